@@ -1,0 +1,73 @@
+# Everything is built into .venv, by uv, which lies in .tools: that passes Debian's
+# externally-managed refusal and needs neither root nor python3-venv.
+
+# The Python that .venv is made of: any from 3.11 on.
+PYTHON ?= python3
+# How many processes run the tests.
+JOBS ?= 2
+# More for pytest: make test ARGS="-k ring -x"
+ARGS ?=
+
+UV := env -u VIRTUAL_ENV UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv .tools/bin/uv
+# One stamp for each Python: another Python makes .venv anew.
+STAMP := .venv/.made-by$(subst /,-,-$(PYTHON))
+NATIVE := src/perfkeep/records/_walk.c
+
+.PHONY: help setup system test demo bench lock clean
+
+help:
+	@echo 'make setup   .venv with perfkeep in it; quick when nothing changed'
+	@echo 'make test    all tests and checks             (ARGS="-k ring -x" for pytest)'
+	@echo 'make demo    the main job, on the real events of this machine'
+	@echo 'make bench   each figure beside its peer'
+	@echo 'make system  perf, a C compiler and headers, by apt-get, if one is missing (root)'
+	@echo 'make lock    write uv.lock anew, with the newest versions'
+	@echo 'make clean   away with all that these made'
+	@echo
+	@echo 'PYTHON=/usr/bin/python3 names another Python, JOBS=4 more processes for the tests.'
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml uv.lock $(wildcard $(NATIVE)) | .tools/bin/uv
+	@$(UV) sync --quiet --frozen --all-extras --python '$(PYTHON)' --reinstall-package perfkeep
+	@touch '$@'
+	@ls src/perfkeep/records/_walk.*.so >/dev/null 2>&1 && walk='native record walk' \
+	  || walk='pure record walk (no C compiler, or no Python.h)'; \
+	echo "setup: .venv is ready: $$(.venv/bin/python -V), $$walk"
+
+# pip's own settings (mirrors, further indexes) serve to fetch uv; uv does not read them.
+.tools/bin/uv:
+	@'$(PYTHON)' -m pip install -qq --disable-pip-version-check --root-user-action=ignore \
+	  --target .tools --upgrade 'uv>=0.9,<1'
+
+# Nothing is asked of the network when nothing is missing.
+system:
+	@missing=; \
+	perf --version >/dev/null 2>&1 || missing="$$missing linux-perf"; \
+	echo '#include <linux/perf_event.h>' | cc -E - >/dev/null 2>&1 \
+	  || missing="$$missing gcc libc6-dev"; \
+	header=$$('$(PYTHON)' -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h; \
+	test -e "$$header" || missing="$$missing python3-dev"; \
+	test -z "$$missing" && exit; \
+	echo "system: missing:$$missing"; \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  || { echo "system: only root on a Debian can install them; the tests that need them skip"; \
+	       exit 1; }; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing
+
+test: setup
+	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+demo: setup
+	@.venv/bin/perfkeep demo
+
+bench: setup
+	@.venv/bin/python -m bench
+
+lock: | .tools/bin/uv
+	UV_NO_CONFIG=1 $(UV) lock --upgrade --python '$(PYTHON)' --default-index https://pypi.org/simple
+
+clean:
+	rm -rf .venv .tools build dist src/*.egg-info src/perfkeep/records/_walk.*.so \
+	  .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

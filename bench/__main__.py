@@ -1,0 +1,72 @@
+"""`python -m bench [--json FILE] [--write] [NAME…]`: measure, print, and keep the figures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+from bench.figure import Figure, table
+
+NAMES = ("missing", "snapshot_time", "idle", "reopen", "ls", "memory")
+PAGE = Path(__file__).parent.parent / "docs" / "measurements.md"
+_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def machine() -> str:
+    """The machine and programs that the figures are true of."""
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) >> 20
+    perf = subprocess.run(["sh", "-c", "perf --version || true"], capture_output=True, text=True)
+    return (
+        f"{date.today()}, {os.cpu_count()} × {model}, {memory} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, {perf.stdout.strip() or 'no perf'}"
+    )
+
+
+def write_page(figures: list[Figure]) -> None:
+    """Replace what lies between the marks of docs/measurements.md."""
+    text = PAGE.read_text()
+    head, rest = text.split(_BEGIN)
+    tail = rest.split(_END)[1]
+    body = f"{_BEGIN}\nMeasured on {machine()}.\n\n{table(figures)}\n{_END}"
+    PAGE.write_text(head + body + tail)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as JSON")
+    parser.add_argument("--write", action="store_true", help="update docs/measurements.md")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(NAMES)
+    if unknown:
+        parser.error(f"no measurement {unknown.pop()!r}; there are {', '.join(NAMES)}")
+    figures: list[Figure] = []
+    for name in options.names or NAMES:
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        figures += importlib.import_module(f"bench.{name}").measure()
+    print(table(figures))
+    if options.json:
+        document = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
+        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
+    if options.write:
+        write_page(figures)
+    return 0
+
+
+raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Numbers and structs of the kernel's perf interface. No I/O; imports nothing of perfkeep."""

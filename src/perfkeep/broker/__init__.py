@@ -1,0 +1,1 @@
+"""Decides: names, ids, who may, rings, snapshots. Copies rings and never parses them."""

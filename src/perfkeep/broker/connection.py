@@ -1,0 +1,68 @@
+"""One client of the broker: what it staged, what it is owed, the snapshot that it began."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+from perfkeep.broker.rings import MappedRing
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire.framing import Reply, encode
+from perfkeep.wire.socket import Channel, peer_of
+
+# Replies that wait unread hold copies of rings; a small buffer bounds how many.
+_SEND_BUFFER = 16 << 10
+
+
+class Connection:
+    """A non-blocking channel with a queue of replies."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        self.channel = Channel(sock)
+        self.peer = peer_of(sock)
+        self.staged: list[OwnedFd] = []
+        self.rings: list[MappedRing] = []
+        #: A thread works for this client; its next request waits.
+        self.busy = False
+        #: What the selector watches it for now.
+        self.watched = 0
+        self._out: deque[tuple[memoryview, list[OwnedFd]]] = deque()
+
+    def fileno(self) -> int:
+        return self.channel.sock.fileno()
+
+    @property
+    def sending(self) -> bool:
+        return bool(self._out)
+
+    def queue(self, reply: Reply, fds: list[OwnedFd]) -> None:
+        """Owe the client a reply; `fds` stay open at least until it is sent."""
+        reply.fds = len(fds)
+        self._out.append((memoryview(encode(reply)), fds))
+
+    def flush(self) -> None:
+        """Send what the socket takes now.
+
+        Raises:
+            OSError: the client is gone.
+        """
+        while self._out:
+            data, fds = self._out[0]
+            try:
+                done = self.channel.send(data, [fd.fileno() for fd in fds])
+            except BlockingIOError:
+                return
+            if done == len(data):
+                self._out.popleft()
+            else:
+                self._out[0] = (data[done:], [])
+
+    def close(self) -> None:
+        self._out.clear()
+        for fd in self.staged:
+            fd.close()
+        self.staged.clear()
+        self.rings.clear()
+        self.channel.close()

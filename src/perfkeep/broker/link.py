@@ -1,0 +1,75 @@
+"""The broker's end of the link to its keeper: everything held here is put there too."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from perfkeep.errors import Unreachable
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire import packets
+from perfkeep.wire.packets import Request
+
+
+class Item(NamedTuple):
+    """One thing on the keeper's shelf."""
+
+    key: bytes
+    value: bytes
+    ring_bytes: int
+    fd: OwnedFd | None
+
+
+class KeeperLink:
+    """Requests to the keeper, one at a time, each answered before the next."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self.socket = link
+
+    def put(self, key: bytes, value: bytes, fd: int = -1, ring_bytes: int = 0) -> None:
+        """Have the keeper hold a duplicate of `fd` and `value` under `key`.
+
+        Raises:
+            OSError: what the keeper's mmap(2) said.
+            Unreachable: the keeper is gone.
+        """
+        self._ask(Request(packets.PUT, key, value, ring_bytes), fd)
+
+    def drop(self, prefix: bytes) -> None:
+        self._ask(Request(packets.DROP, prefix))
+
+    def bye(self) -> None:
+        """Everything ends: the keeper lets go of all it holds and exits."""
+        self._ask(Request(packets.BYE))
+
+    def items(self) -> Iterator[Item]:
+        """All that the keeper holds, each with an fd of our own."""
+        self._send(Request(packets.LIST))
+        while True:
+            data, fd = self._receive()
+            if packets.decode_answer(data) is not None:
+                return
+            item = packets.decode(data)
+            owned = OwnedFd(fd) if fd >= 0 else None
+            yield Item(item.key, item.value, item.ring_bytes, owned)
+
+    def _ask(self, request: Request, fd: int = -1) -> None:
+        self._send(request, fd)
+        data, _ = self._receive()
+        number = packets.decode_answer(data)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def _send(self, request: Request, fd: int = -1) -> None:
+        try:
+            packets.send(self.socket, packets.encode(request), fd)
+        except ConnectionError as error:
+            raise Unreachable("the keeper is gone; ask again") from error
+
+    def _receive(self) -> tuple[bytes, int]:
+        data, fd = packets.receive(self.socket)
+        if not data:
+            raise Unreachable("the keeper is gone; ask again")
+        return data, fd

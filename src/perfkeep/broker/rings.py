@@ -1,0 +1,108 @@
+"""One mapped ring and consistent copies of it, taken without pausing anything.
+
+Bytes only: what the records in it mean is for the client to find out.
+
+A backward ring (write_backward) grows downwards; data_head is the newest record's offset and
+the valid bytes lie above it. A forward ring grows upwards and they lie below data_head. Either
+is copied into one straight piece:
+
+    backward   [head … size) [0 … head)      newest → oldest
+    forward    [head … size) [0 … head)      oldest → newest
+
+What is overwritten while we copy lies at the oldest end, as far as data_head moved; both
+heads go with the copy, and the reader cuts that much off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from typing import NamedTuple
+
+from perfkeep.abi.perf_event import DATA_HEAD_OFFSET
+from perfkeep.kernel.fd import OwnedFd
+
+_HEAD_WORD = DATA_HEAD_OFFSET // 8
+_MASK64 = (1 << 64) - 1
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class RingCopy(NamedTuple):
+    """A sealed memfd and what a reader needs to cut it."""
+
+    fd: OwnedFd
+    bytes: int
+    head_before: int
+    head_after: int
+
+
+def pieces(head: int, size: int, backward: bool) -> list[tuple[int, int]]:
+    """The (start, end) of the valid bytes in the data area, in the order of the copy."""
+    written = (-head if backward else head) & _MASK64
+    at = head % size
+    if written < size:
+        found = [(size - written, size)] if backward else [(0, written)]
+    else:
+        found = [(at, size), (0, at)]
+    return [(start, end) for start, end in found if end > start]
+
+
+class MappedRing:
+    """A read-only mapping of one CPU's ring.
+
+    There is no close: the registry, a snapshot and a copying thread may all hold it, and the
+    mapping goes with the last of them.
+    """
+
+    __slots__ = ("_mapping", "_words", "backward", "bytes", "cpu", "key", "owner", "users")
+
+    def __init__(self, cpu: int, owner: OwnedFd, key: bytes, bytes: int, backward: bool) -> None:
+        """
+        Args:
+            owner: the event that owns the ring.
+            key: of the owner on the keeper's shelf.
+            bytes: of the data area, without the control page.
+
+        Raises:
+            OSError: mmap(2)'s errno.
+        """
+        self.cpu = cpu
+        self.owner = owner
+        self.key = key
+        #: Events of the recording that write into this ring.
+        self.users = 0
+        self.bytes = bytes
+        self.backward = backward
+        self._mapping = mmap.mmap(
+            owner.fileno(), bytes + mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ
+        )
+        self._words = memoryview(self._mapping).cast("Q")
+
+    def head(self) -> int:
+        """data_head now. One aligned 8-byte load; on x86 every load is an acquire, elsewhere
+        the system calls around it order it well before and after the copy.
+        """
+        return self._words[_HEAD_WORD]
+
+    def copy(self) -> RingCopy:
+        """Copy what is in the ring into a sealed memfd. May run in a thread: the GIL is free
+        while the kernel copies.
+
+        Raises:
+            OSError: ENOSPC or ENOMEM when the machine has no memory for it, EMFILE.
+        """
+        fd = OwnedFd(os.memfd_create("perfkeep-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        try:
+            data = memoryview(self._mapping)[mmap.PAGESIZE :]
+            before, offset = self.head(), 0
+            for start, end in pieces(before, self.bytes, self.backward):
+                while start < end:
+                    done = os.pwrite(fd.fileno(), data[start:end], offset)
+                    start, offset = start + done, offset + done
+            after = self.head()
+            fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            fd.close()
+            raise
+        return RingCopy(fd, offset, before, after)

@@ -1,0 +1,189 @@
+"""The broker process: one loop over the public socket, the keeper and the clients.
+
+Wakes only when one of them speaks. Copies of rings run in threads, everything else here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import threading
+from collections import deque
+
+import msgspec
+
+from perfkeep.broker.connection import Connection
+from perfkeep.broker.methods import Methods
+from perfkeep.errors import PerfkeepError
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire.framing import FAILED, Call, Failed, Reply
+from perfkeep.wire.messages import INTERFACE, METHODS, SERVICE_METHODS, VARLINK_SERVICE
+
+_INTERFACES = {INTERFACE: METHODS, VARLINK_SERVICE: SERVICE_METHODS}
+_SLOW = {"CopyRing"}
+
+
+def parse_call(data: bytes) -> tuple[str, msgspec.Struct, int]:
+    """Method name (without the interface), parameters, number of fds.
+
+    Raises:
+        PerfkeepError: EBADMSG: not a call of this interface.
+    """
+    try:
+        call = msgspec.json.decode(data, type=Call)
+        interface, _, name = call.method.rpartition(".")
+        methods = _INTERFACES.get(interface, {})
+        if name not in methods:
+            raise PerfkeepError(errno.ENOSYS, f"there is no method {call.method!r}")
+        parameters = msgspec.json.decode(call.parameters, type=methods[name][0])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PerfkeepError(errno.EBADMSG, f"not a call of {INTERFACE}: {error}") from error
+    return name, parameters, call.fds
+
+
+def failure(error: Exception) -> Reply:
+    """The reply that tells a client what went wrong."""
+    number = getattr(error, "errno", None) or errno.EIO
+    text = str(error) if isinstance(error, PerfkeepError) else os.strerror(number)
+    failed = Failed(number, text if isinstance(error, OSError) else f"broken: {error!r}")
+    return Reply(msgspec.Raw(msgspec.json.encode(failed)), FAILED)
+
+
+class Service:
+    """The loop.
+
+    Args:
+        linger_s: with no recording and no client for this long, the instance ends.
+    """
+
+    def __init__(self, methods: Methods, linger_s: float) -> None:
+        self.methods = methods
+        self.linger_s = linger_s
+        self.selector = selectors.DefaultSelector()
+        self.connections: set[Connection] = set()
+        self._done: deque[tuple[Connection, Reply, list[OwnedFd]]] = deque()
+        self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.selector.register(self._wake_in, selectors.EVENT_READ, self._finish)
+
+    def listen(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self.selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
+
+    @property
+    def wake_fd(self) -> int:
+        """Writing a byte here makes `step` return: for threads and signals."""
+        return self._wake_out
+
+    @property
+    def idle(self) -> bool:
+        return not self.connections and not len(self.methods.recordings.registry)
+
+    def step(self) -> bool:
+        """Wait for something and deal with it. False: nobody came while all was idle."""
+        ready = self.selector.select(self.linger_s if self.idle else None)
+        for key, mask in ready:
+            if isinstance(key.data, Connection):
+                self._serve(key.data, mask)
+            else:
+                key.data()
+        return bool(ready) or not self.idle
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # EMFILE: no fd for another client; those who are here must go on being served.
+            print(f"perfkeep-broker: a client was not accepted: {error}", flush=True)
+            return
+        connection = Connection(sock)
+        self.connections.add(connection)
+        self._watch(connection, selectors.EVENT_READ)
+
+    def _serve(self, connection: Connection, mask: int) -> None:
+        try:
+            if mask & selectors.EVENT_READ and not connection.channel.receive():
+                self._close(connection)
+                return
+            self._advance(connection)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as error:
+            print(f"perfkeep-broker: a client was cut off: {error}", flush=True)
+            self._close(connection)
+
+    def _advance(self, connection: Connection) -> None:
+        """Answer what has arrived; one request at a time, and none while a reply waits."""
+        connection.flush()
+        while not connection.busy and not connection.sending:
+            data = connection.channel.splitter.next()
+            if data is None:
+                break
+            self._answer(connection, data)
+            connection.flush()
+        events = 0 if connection.busy or connection.sending else selectors.EVENT_READ
+        if connection.sending:
+            events |= selectors.EVENT_WRITE
+        self._watch(connection, events)
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        known, connection.watched = connection.watched, events
+        if events == known:
+            return
+        if not known:
+            self.selector.register(connection.channel.sock, events, connection)
+        elif events:
+            self.selector.modify(connection.channel.sock, events, connection)
+        else:
+            self.selector.unregister(connection.channel.sock)
+
+    def _answer(self, connection: Connection, data: bytes) -> None:
+        try:
+            name, parameters, fds = parse_call(data)
+        except PerfkeepError as error:
+            # How many fds belong to it is unknown, so nothing after it can be understood.
+            connection.queue(failure(error), [])
+            connection.flush()
+            raise
+        connection.staged += connection.channel.take_fds(fds)
+        if name in _SLOW:
+            connection.busy = True
+            threading.Thread(
+                target=self._work, args=(connection, name, parameters), daemon=True
+            ).start()
+        else:
+            connection.queue(*self._call(connection, name, parameters))
+
+    def _call(
+        self, connection: Connection, name: str, parameters: msgspec.Struct
+    ) -> tuple[Reply, list[OwnedFd]]:
+        try:
+            result, fds = self.methods.call(connection, name, parameters)
+        except Exception as error:
+            if not isinstance(error, PerfkeepError):
+                print(f"perfkeep-broker: {name} failed: {error!r}", flush=True)
+            return failure(error), []
+        return Reply(msgspec.Raw(msgspec.json.encode(result))), fds
+
+    def _work(self, connection: Connection, name: str, parameters: msgspec.Struct) -> None:
+        """In a thread; `_finish` takes over in the loop."""
+        reply, fds = self._call(connection, name, parameters)
+        self._done.append((connection, reply, fds))
+        os.write(self._wake_out, b"\0")
+
+    def _finish(self) -> None:
+        os.read(self._wake_in, 4096)
+        while self._done:
+            connection, reply, fds = self._done.popleft()
+            connection.busy = False
+            if connection in self.connections:
+                connection.queue(reply, fds)
+                self._serve(connection, 0)
+
+    def _close(self, connection: Connection) -> None:
+        self._watch(connection, 0)
+        self.connections.discard(connection)
+        connection.close()

@@ -1,0 +1,1 @@
+"""What programs import: events, recordings and snapshots, through the broker."""

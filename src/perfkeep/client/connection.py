@@ -1,0 +1,249 @@
+"""A blocking connection to the broker, which is started when there is none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from perfkeep.errors import BrokerError, Unreachable
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire import instance, messages
+from perfkeep.wire.framing import FAILED, Call, Failed, Reply, encode
+from perfkeep.wire.instance import Instance
+from perfkeep.wire.messages import FDS_PER_STAGE, INTERFACE, METHODS, Nothing
+from perfkeep.wire.socket import Channel
+
+Result = TypeVar("Result", bound=msgspec.Struct)
+
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
+#: A broker is there within about 0.1 s; one that has not answered by then is broken.
+START_TIMEOUT_S = 10.0
+
+
+class Connection:
+    """Requests and their answers, in order.
+
+    Args:
+        where: the instance; its broker is started if none answers.
+    """
+
+    def __init__(self, where: Instance) -> None:
+        self.where = where
+        self.channel = Channel(connect(where))
+
+    def call(
+        self,
+        name: str,
+        parameters: msgspec.Struct,
+        result: type[Result],
+        fds: Sequence[OwnedFd] = (),
+    ) -> tuple[Result, list[OwnedFd]]:
+        """One request and its answer, with the fds that came with it.
+
+        Raises:
+            BrokerError: the broker's own words and errno.
+            Unreachable: it went away before it answered.
+        """
+        self.send(name, parameters, fds)
+        return self.receive(result)
+
+    def send(self, name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd] = ()) -> None:
+        """Only the request; as many `receive` calls must follow."""
+        call = Call(f"{INTERFACE}.{name}", msgspec.Raw(msgspec.json.encode(parameters)), len(fds))
+        rest, numbers = memoryview(encode(call)), [fd.fileno() for fd in fds]
+        try:
+            while rest:
+                rest, numbers = rest[self.channel.send(rest, numbers) :], []
+        except (BrokenPipeError, ConnectionResetError):
+            # It may have said why before it closed; `receive` finds out.
+            return
+
+    def receive(self, result: type[Result]) -> tuple[Result, list[OwnedFd]]:
+        data = self.channel.splitter.next()
+        while data is None:
+            if not self._more():
+                raise Unreachable(
+                    "the broker went away before it answered; what was asked for may or may not "
+                    f"be done: look with perfkeep ls (its log: {self.where.log})",
+                    errno.ECONNRESET,
+                )
+            data = self.channel.splitter.next()
+        reply = msgspec.json.decode(data, type=Reply)
+        fds = self.channel.take_fds(reply.fds)
+        if reply.error == FAILED:
+            failed = msgspec.json.decode(reply.parameters, type=Failed)
+            raise BrokerError(failed.errno, failed.message)
+        return msgspec.json.decode(reply.parameters, type=result), fds
+
+    def _more(self) -> bool:
+        try:
+            return self.channel.receive()
+        except ConnectionResetError:
+            return False
+
+    def stage(self, fds: Sequence[OwnedFd]) -> None:
+        """Send fds ahead of the request that uses them, as many at a time as the kernel passes."""
+        for first in range(0, len(fds), FDS_PER_STAGE):
+            batch = fds[first : first + FDS_PER_STAGE]
+            self.call("Stage", Nothing(), messages.Staged, batch)
+
+    @property
+    def alive(self) -> bool:
+        try:
+            return self.channel.sock.recv(1, _PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self.channel.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _try_connect(path: str) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(path)
+        return sock
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except BaseException:
+        sock.close()
+        raise
+
+
+def connect(where: Instance) -> socket.socket:
+    """A socket to the instance's broker, which is started when nobody answers.
+
+    A socket file that is missing or that nobody listens on starts a broker; when another one
+    holds the instance's lock (two first commands, or one that restarts), that one will answer.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    pause = 0.002
+    launched = False
+    while True:
+        sock = _try_connect(where.socket)
+        if sock is not None:
+            return sock
+        if not launched:
+            launched = True
+            launch(where)
+            continue
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"the broker of {where.socket} is running but does not answer after "
+                f"{START_TIMEOUT_S:.0f} s; see {where.lock} for its pid and {where.log} for why"
+            )
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
+def launch(where: Instance) -> None:
+    """Start a broker and wait until it serves, or until it has found another.
+
+    Raises:
+        Unreachable: it said why it cannot start.
+    """
+    import select
+
+    import perfkeep
+    from perfkeep.kernel.spawn import spawn
+
+    instance.prepare_directory(where)
+    main = os.path.join(
+        os.path.dirname(os.path.abspath(perfkeep.__file__)), "broker", "__main__.py"
+    )
+    read_end, write_end = (OwnedFd(number) for number in os.pipe2(os.O_CLOEXEC))
+    with read_end:
+        with write_end:
+            command = ["-I", main, where.socket, "--ready", str(write_end.fileno())]
+            pid = spawn(command, (write_end.fileno(),), where.log)
+        os.waitpid(pid, 0)  # the broker itself is its child, and has detached
+        poll = select.poll()
+        poll.register(read_end.fileno(), select.POLLIN)
+        if not poll.poll(START_TIMEOUT_S * 1000):
+            raise Unreachable(f"a new broker says nothing; see its log {where.log}")
+        said = os.read(read_end.fileno(), 4096).decode(errors="replace")
+    if said not in ("ready", ""):
+        raise Unreachable(f"{said}; its log is {where.log}")
+
+
+_REPEATABLE = {"GetStatus", "List", "Show", "Stat", "Reopen"}
+
+_shared: dict[tuple[int, str], Connection] = {}
+_lock = threading.Lock()
+
+
+class Shared:
+    """The process's connection to the current instance, for the duration of a `with`.
+
+    One connection is kept, because reopening an event should not cost a connect as well. A
+    forked child makes its own; a broker that has gone since is found out before it is used.
+    """
+
+    def __enter__(self) -> Connection:
+        _lock.acquire()
+        try:
+            key = (os.getpid(), os.environ.get("PERFKEEP_SOCKET", ""))
+            connection = _shared.get(key)
+            if connection is None or not connection.alive:
+                disconnect_locked()
+                connection = _shared[key] = Connection(instance.current())
+            return connection
+        except BaseException:
+            _lock.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After anything but a clean answer nobody knows what is still on its way.
+        if kind is not None and not issubclass(kind, BrokerError):
+            disconnect_locked()
+        _lock.release()
+
+
+def disconnect_locked() -> None:
+    for connection in _shared.values():
+        connection.close()
+    _shared.clear()
+
+
+def disconnect() -> None:
+    """Close the process's connection; the next request makes another."""
+    with _lock:
+        disconnect_locked()
+
+
+def call(
+    name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd] = ()
+) -> tuple[msgspec.Struct, list[OwnedFd]]:
+    """One request over the process's connection; `fds` are staged before it."""
+    try:
+        return _call(name, parameters, fds)
+    except Unreachable:
+        if name not in _REPEATABLE:
+            raise
+        # The broker died under a question that changes nothing; the next one knows the answer.
+        return _call(name, parameters, fds)
+
+
+def _call(
+    name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd]
+) -> tuple[msgspec.Struct, list[OwnedFd]]:
+    with Shared() as connection:
+        connection.stage(fds)
+        return connection.call(name, parameters, METHODS[name][1])

@@ -1,0 +1,182 @@
+"""One perf event: opened here, made persistent, reopened by id, given back."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from perfkeep.abi.perf_event import UNCLAIM_RING_BYTES, Attr, Flag, Ioctl
+from perfkeep.client.connection import Shared, call
+from perfkeep.errors import UsageError
+from perfkeep.kernel import perf_fd
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.perf_fd import Reading
+from perfkeep.wire import messages
+
+ANY_CPU: Final = -1
+ALL_TASKS: Final = -1
+CALLING_THREAD: Final = 0
+
+
+class Ids(NamedTuple):
+    """The kernel's id of an event (PERF_EVENT_IOC_ID), and the one it is reopened by."""
+
+    kernel: int
+    persistent: int | None
+
+
+class PerfEvent:
+    """An open perf event. Made by `open_event` and `reopen`; closed by `close` or `with`.
+
+    A reopened event is the running one itself, not a copy: whoever may reopen it controls it.
+    """
+
+    def __init__(self, fd: OwnedFd, kind: messages.Kind, cpu: int, id: int | None = None) -> None:
+        self._fd = fd
+        self._ring_owner: OwnedFd | None = None
+        self._id = id
+        self.kind = kind
+        self.cpu = cpu
+        self._switched: bool | None = None
+
+    def fileno(self) -> int:
+        return self._fd.fileno()
+
+    @cached_property
+    def attr(self) -> Attr:
+        """As the event was opened; the kernel does not tell."""
+        return Attr.unpack(self.kind.attr)
+
+    @property
+    def ids(self) -> Ids:
+        return Ids(perf_fd.event_id(self.fileno()), self._id)
+
+    def read(self) -> Reading:
+        """The counts, raw: scale by time_enabled_ns / time_running_ns where the two differ.
+
+        Raises:
+            OSError: read(2)'s errno.
+        """
+        return perf_fd.read(self.fileno(), self.attr.read_format)
+
+    def enable(self) -> None:
+        fcntl.ioctl(self.fileno(), Ioctl.ENABLE, 0)
+        self._switched = True
+
+    def disable(self) -> None:
+        """Stop counting and recording; of a persistent event, for everyone."""
+        fcntl.ioctl(self.fileno(), Ioctl.DISABLE, 0)
+        self._switched = False
+
+    def reset(self) -> None:
+        """Set the count to 0; the times go on."""
+        fcntl.ioctl(self.fileno(), Ioctl.RESET, 0)
+
+    def mmap(self, ring_bytes: int = UNCLAIM_RING_BYTES, writable: bool = False) -> mmap.mmap:
+        """Map the event's ring: the control page, then `ring_bytes` of data; the caller closes it.
+
+        The first mapping of all decides what happens when the ring is full: read-only the
+        oldest data is overwritten, writable the newest is lost. A persistent event is mapped
+        already, at the size that `perfkeep ls` shows; no other is taken.
+
+        Raises:
+            OSError: EINVAL not a power of two pages, or not the size of the ring; EPERM over
+                the locked-memory limit.
+        """
+        fd = self._ring_owner or self._fd
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        return mmap.mmap(fd.fileno(), ring_bytes + mmap.PAGESIZE, mmap.MAP_SHARED, protection)
+
+    def unclaim(self, name: str | None = None) -> int:
+        """PERF_EVENT_IOC_UNCLAIM: make the event persistent, with a ring of 512 KiB.
+
+        It goes on, enabled or not as it is, after every fd is closed and this process is gone.
+        Without a name it is called by its id.
+
+        Returns:
+            The id by which it is reopened, > 0.
+
+        Raises:
+            BrokerError: EINVAL no CPU (an event that follows a task) · EEXIST persistent
+                already, or the name is taken · EBUSY it has a ring · ENOENT it is dying.
+        """
+        backward = self.attr.flags & Flag.WRITE_BACKWARD
+        opened_enabled = not self.attr.flags & Flag.DISABLED
+        request = messages.Start(
+            name,
+            messages.Ring("backward" if backward else "forward", UNCLAIM_RING_BYTES),
+            [self.kind],
+            [messages.Slot(0, self.cpu)],
+            f"CPU {self.cpu}",
+            opened_enabled if self._switched is None else self._switched,
+        )
+        started, _ = call("Start", request, [self._fd])
+        assert isinstance(started, messages.Started)
+        self._id = started.events[0]
+        return self._id
+
+    def claim(self) -> None:
+        """PERF_EVENT_IOC_CLAIM: take the event out of the registry. It dies with its last fd.
+
+        Raises:
+            BrokerError: EINVAL it is not persistent, or has no CPU · EACCES.
+        """
+        with Shared() as connection:
+            connection.stage([self._fd])
+            connection.call("ClaimEvent", messages.Nothing(), messages.Nothing)
+        self._id = None
+
+    def close(self) -> None:
+        self._fd.close()
+        if self._ring_owner is not None:
+            self._ring_owner.close()
+
+    def __enter__(self) -> PerfEvent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<PerfEvent {self.kind.event} on CPU {self.cpu}, {self._fd!r}>"
+
+
+def open_event(spec: str, *, cpu: int = ANY_CPU, pid: int | None = None) -> PerfEvent:
+    """Open one event, disabled, with the caller's own rights.
+
+    Args:
+        spec: what `perf stat -e` takes, and names one event.
+        cpu: its CPU; ANY_CPU follows the task wherever it runs.
+        pid: a thread's id, CALLING_THREAD or ALL_TASKS; left away: all tasks when a CPU is
+            named, the calling thread otherwise.
+
+    Raises:
+        SpecError: the spec, with the part that is wrong.
+        KernelRefused: the kernel said no; the message names the setting behind it.
+    """
+    from perfkeep import events
+    from perfkeep.client.opening import kind_of, open_one
+
+    parsed = events.parse(spec)
+    if len(parsed) != 1:
+        raise UsageError(f"{spec!r} names {len(parsed)} events; open_event opens one")
+    event = parsed[0]
+    task = pid if pid is not None else (CALLING_THREAD if cpu == ANY_CPU else ALL_TASKS)
+    attr = events.for_counting(event)
+    return PerfEvent(open_one(event, attr, task, cpu), kind_of(event, attr), cpu)
+
+
+def reopen(id: int, cpu: int) -> PerfEvent:
+    """Another fd for a persistent event that runs on this CPU.
+
+    Raises:
+        BrokerError: EINVAL bad CPU · EACCES not allowed · ENOENT no such id on that CPU.
+    """
+    reopened, fds = call("Reopen", messages.ById(id, cpu))
+    assert isinstance(reopened, messages.Reopened)
+    event = PerfEvent(fds[0], reopened.kind, cpu, id)
+    if len(fds) > 1:
+        event._ring_owner = fds[1]
+    return event

@@ -1,0 +1,305 @@
+"""Opens the events of a recording with the caller's own rights; nothing is registered here."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from perfkeep import events
+from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat
+from perfkeep.errors import SpecError, UsageError
+from perfkeep.events import Event
+from perfkeep.kernel import cpus, perf_fd, refusal
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.syscalls import perf_event_open
+from perfkeep.wire import messages
+
+_NO_FLAGS = OpenFlag(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is recorded: every task, a process and what it forks, or a cgroup; on some CPUs."""
+
+    cpus: tuple[int, ...]
+    pid: int | None = None
+    cgroup: str | None = None
+
+    def __str__(self) -> str:
+        if self.pid is not None:
+            return f"pid {self.pid}"
+        return f"cgroup {self.cgroup}" if self.cgroup is not None else "all tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One event to record, and the filter for its samples when it is a tracepoint."""
+
+    event: Event
+    filter: str | None = None
+
+
+def wanted(specs: Sequence[str | tuple[str, str | None]]) -> list[Wanted]:
+    """Parse specs, each alone or with the filter for the tracepoints that it names.
+
+    Raises:
+        SpecError: the part that is wrong.
+        UsageError: a filter, but no tracepoint.
+    """
+    found: list[Wanted] = []
+    groups = 0
+    for spec in specs:
+        text, expression = (spec, None) if isinstance(spec, str) else spec
+        parsed = events.parse(text)
+        if expression is not None and not any(event.tracepoint for event in parsed):
+            raise UsageError(f"a filter needs a tracepoint, and {text!r} names none")
+        for event in parsed:
+            # Groups are numbered within one spec; here they must stay apart.
+            group = None if event.group is None else event.group + groups
+            found.append(Wanted(replace(event, group=group), event.tracepoint and expression))
+        groups = 1 + max((one.event.group or 0 for one in found), default=0)
+    if not found:
+        raise UsageError("no event was named; name one like sched:sched_switch")
+    return found
+
+
+@dataclass(slots=True)
+class Opened:
+    """Open events, ready to be staged: `slots` and `fds` belong together."""
+
+    kinds: list[messages.Kind]
+    slots: list[messages.Slot]
+    fds: list[OwnedFd]
+    notes: list[str]
+
+    def close(self) -> None:
+        for fd in self.fds:
+            fd.close()
+
+
+def target(
+    cpu_list: Sequence[int] | None = None, pid: int | None = None, cgroup: str | None = None
+) -> Target:
+    """Check what is to be recorded.
+
+    Raises:
+        UsageError: CPUs that are offline or absent, a pid and a cgroup at once, no such pid.
+    """
+    if pid is not None and cgroup is not None:
+        raise UsageError("a recording is of a process or of a cgroup, not of both")
+    if pid is not None and not os.path.exists(f"/proc/{pid}"):
+        raise UsageError(f"there is no process {pid}", errno.ESRCH)
+    chosen = cpus.online() if cpu_list is None else cpus.check_online(cpu_list)
+    return Target(chosen, pid, cgroup)
+
+
+def target_again(info: messages.RecordingInfo) -> Target:
+    """The target that a recording was started with: what joins it follows the same tasks."""
+    on = tuple(sorted({cpu for event in info.events for cpu in event.cpus}))
+    word, _, rest = info.target.partition(" ")
+    if word == "pid":
+        return target(on, int(rest))
+    return target(on, cgroup=rest if word == "cgroup" else None)
+
+
+def kind_of(event: Event, attr: Attr) -> messages.Kind:
+    """What the registry remembers of an event."""
+    tracepoint = event.tracepoint and messages.Tracepoint(
+        event.tracepoint.system, event.tracepoint.name, event.tracepoint.id, event.tracepoint.format
+    )
+    return messages.Kind(event.text, event.name, attr.pack(), tracepoint)
+
+
+def open_one(event: Event, attr: Attr, pid: int, cpu: int, group: int = -1) -> OwnedFd:
+    """perf_event_open(2), once more without what an older kernel lacks.
+
+    Raises:
+        KernelRefused: in words.
+    """
+    try:
+        return _open(event, attr, pid, cpu, group)
+    except OSError as error:
+        where = f"CPU {cpu}" if pid < 0 else f"task {pid}"
+        raise refusal.of_open(error, event.text, where) from error
+
+
+def _open(
+    event: Event, attr: Attr, pid: int, cpu: int, group: int, flags: OpenFlag = _NO_FLAGS
+) -> OwnedFd:
+    if event.path is None:
+        return _open_known(attr, pid, cpu, group, flags)
+    # The kernel reads the path of a probe from our memory while it opens the event.
+    path = ctypes.create_string_buffer(os.fsencode(event.path))
+    return _open_known(replace(attr, config1=ctypes.addressof(path)), pid, cpu, group, flags)
+
+
+def _open_known(attr: Attr, pid: int, cpu: int, group: int, flags: OpenFlag) -> OwnedFd:
+    try:
+        return perf_event_open(attr, pid, cpu, group, flags)
+    except OSError as error:
+        # PERF_FORMAT_LOST came with Linux 6.0 (119a784c8127).
+        if error.errno != errno.EINVAL or not attr.read_format & ReadFormat.LOST:
+            raise
+        without = replace(attr, read_format=attr.read_format & ~ReadFormat.LOST)
+        return perf_event_open(without, pid, cpu, group, flags)
+
+
+class _Opener:
+    """Opens each kind of event for each task on each CPU; knows who leads a group."""
+
+    def __init__(self, to: Target, parsed: Sequence[Event], attrs: list[Attr]) -> None:
+        self.to = to
+        self.parsed = parsed
+        self.attrs = attrs
+        self.slots: list[messages.Slot] = []
+        self.fds: list[OwnedFd] = []
+        self.notes: list[str] = []
+        self._leaders: dict[tuple[int, int, int], OwnedFd] = {}
+
+    def open_all(self, task: int, flags: OpenFlag) -> None:
+        """Every kind on every CPU for one task (-1: all; with PID_CGROUP: a cgroup's fd)."""
+        for cpu in self.to.cpus:
+            for index, event in enumerate(self.parsed):
+                if event.cpus is not None and cpu not in event.cpus:
+                    continue
+                key = (event.group, task, cpu) if event.group is not None else None
+                leader = self._leaders.get(key) if key else None
+                fd = self._open(index, task, cpu, leader.fileno() if leader else -1, flags)
+                self.fds.append(fd)
+                self.slots.append(messages.Slot(index, cpu))
+                if key and leader is None:
+                    self._leaders[key] = fd
+
+    def _open(self, index: int, task: int, cpu: int, leader: int, flags: OpenFlag) -> OwnedFd:
+        event = self.parsed[index]
+        try:
+            return _open(event, self.attrs[index], task, cpu, leader, flags)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM) and self._leave_kernel_out(index):
+                return self._open(index, task, cpu, leader, flags)
+            if error.errno == errno.ESRCH:
+                raise
+            raise refusal.of_open(error, event.text, f"CPU {cpu} of {self.to}") from error
+
+    def _leave_kernel_out(self, index: int) -> bool:
+        """As `perf` does: who may not look into the kernel gets user space."""
+        attr = self.attrs[index]
+        if self.fds or self.to.pid is None or attr.flags & Flag.EXCLUDE_KERNEL:
+            return False
+        self.attrs[index] = attr.with_flags(Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV)
+        self.notes.append(
+            f"{self.parsed[index].text}: the kernel is left out, as this user may not look into it"
+        )
+        return True
+
+    def close(self) -> None:
+        for fd in self.fds:
+            fd.close()
+
+
+def _threads(pid: int, seen: set[int]) -> Iterator[int]:
+    """Threads of a process that were not seen before, until there are no more.
+
+    One that starts while others are opened is a child of one that is open already, and
+    inherited, or it is found by the next look.
+    """
+    while True:
+        try:
+            new = {int(name) for name in os.listdir(f"/proc/{pid}/task")} - seen
+        except FileNotFoundError:
+            return
+        if not new:
+            return
+        seen |= new
+        yield from sorted(new)
+
+
+def open_events(chosen: Sequence[Wanted], to: Target, call_chains: bool = False) -> Opened:
+    """Open each kind of event on each CPU of the target, disabled.
+
+    Raises:
+        KernelRefused: the kernel said no, in words; nothing stays open.
+        SpecError: the filter is not one.
+    """
+    parsed = [one.event for one in chosen]
+    inherit = to.pid is not None
+    attrs = [events.for_flight_ring(event, call_chains, inherit) for event in parsed]
+    opener = _Opener(to, parsed, attrs)
+    try:
+        _open_target(opener, to)
+        _set_filters(opener, [one.filter for one in chosen])
+        used = {slot.kind for slot in opener.slots}
+        unused = [event.text for i, event in enumerate(parsed) if i not in used]
+        if unused:
+            raise UsageError(f"{unused[0]} exists on none of the CPUs {cpus.format_list(to.cpus)}")
+    except BaseException:
+        opener.close()
+        raise
+    kinds = [kind_of(event, attr) for event, attr in zip(parsed, opener.attrs, strict=True)]
+    return Opened(kinds, opener.slots, opener.fds, opener.notes)
+
+
+def _open_target(opener: _Opener, to: Target) -> None:
+    if to.cgroup is not None:
+        with _cgroup(to.cgroup) as directory:
+            opener.open_all(directory.fileno(), OpenFlag.PID_CGROUP)
+    elif to.pid is None:
+        opener.open_all(-1, OpenFlag(0))
+    else:
+        for thread in _threads(to.pid, set()):
+            before = len(opener.fds)
+            try:
+                opener.open_all(thread, OpenFlag(0))
+            except ProcessLookupError:
+                _forget(opener, before)
+        if not opener.fds:
+            raise UsageError(f"process {to.pid} has ended", errno.ESRCH)
+
+
+def _forget(opener: _Opener, keep: int) -> None:
+    """A thread ended while it was opened: drop what there is of it."""
+    for fd in opener.fds[keep:]:
+        fd.close()
+    del opener.fds[keep:], opener.slots[keep:]
+
+
+def _cgroup(path: str) -> OwnedFd:
+    """A cgroup's directory, by its path or by its name below the cgroup2 mount.
+
+    Raises:
+        UsageError: no such cgroup.
+    """
+    candidates = [path] + [f"{root}/{path.lstrip('/')}" for root in _cgroup_roots()]
+    for candidate in candidates:
+        if os.path.exists(f"{candidate}/cgroup.procs"):
+            return OwnedFd(os.open(candidate, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    raise UsageError(
+        f"there is no cgroup {path!r}; give its path as in /proc/PID/cgroup", errno.ENOENT
+    )
+
+
+def _cgroup_roots() -> list[str]:
+    """Where the perf_event controller is: cgroup2, or a v1 hierarchy that has it."""
+    with open("/proc/self/mounts") as file:
+        mounts = [line.split() for line in file]
+    v1 = [m[1] for m in mounts if m[2] == "cgroup" and "perf_event" in m[3].split(",")]
+    return v1 or [m[1] for m in mounts if m[2] == "cgroup2"]
+
+
+def _set_filters(opener: _Opener, filters: list[str | None]) -> None:
+    for slot, fd in zip(opener.slots, opener.fds, strict=True):
+        expression = filters[slot.kind]
+        if expression is None:
+            continue
+        try:
+            perf_fd.set_filter(fd.fileno(), expression)
+        except OSError as error:
+            name = opener.parsed[slot.kind].name
+            raise SpecError(
+                f"the kernel does not take the filter {expression!r} for {name}; the fields it "
+                f"may use are in events/{name.replace(':', '/')}/format below tracefs",
+                expression,
+            ) from error

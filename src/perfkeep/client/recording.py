@@ -1,0 +1,164 @@
+"""Recordings: made, listed, counted, changed, snapshotted and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from perfkeep.client.connection import call
+from perfkeep.errors import UsageError
+from perfkeep.wire import messages
+from perfkeep.wire.messages import Named, RecordingInfo
+
+if TYPE_CHECKING:
+    from perfkeep.client.snapshot import Snapshot
+
+Spec = str | tuple[str, str | None]
+
+
+class Recording:
+    """A named recording, wherever it was made.
+
+    Attributes:
+        name: by which any permitted process finds it.
+        notes: what `start` had to do otherwise than it was asked, one sentence each.
+    """
+
+    def __init__(self, name: str, notes: Sequence[str] = ()) -> None:
+        self.name = name
+        self.notes = tuple(notes)
+
+    @property
+    def info(self) -> RecordingInfo:
+        """What `perfkeep ls` shows of it, as it is now.
+
+        Raises:
+            BrokerError: ENOENT: it is gone.
+        """
+        return cast(RecordingInfo, call("Show", Named(self.name))[0])
+
+    def stat(self) -> messages.Stat:
+        """The counts of each event and CPU, raw; time in ns."""
+        return cast(messages.Stat, call("Stat", Named(self.name))[0])
+
+    def snapshot(
+        self,
+        path: str | None = None,
+        *,
+        last: str | float | None = None,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+    ) -> Snapshot:
+        """Copy what the rings hold into a perf.data file, while they go on recording.
+
+        Args:
+            path: the file, written aside and renamed; None keeps the data in memory.
+            last: only this much before now: "10s", or a number of seconds.
+            since_ns, until_ns: only this span of CLOCK_MONOTONIC.
+
+        Raises:
+            BrokerError: ENOENT: it is gone.
+            OSError: the file cannot be written; nothing is left of it.
+        """
+        from perfkeep.client.snapshot import take
+
+        return take(self.name, path, last=last, since_ns=since_ns, until_ns=until_ns)
+
+    def enable(self) -> None:
+        call("Enable", Named(self.name))
+
+    def disable(self) -> None:
+        """Stop counting and recording; what the rings hold stays."""
+        call("Disable", Named(self.name))
+
+    def add(self, events: Sequence[Spec], *, call_chains: bool = False) -> list[int]:
+        """Let more events join, on the CPUs that the recording has; gives their ids."""
+        from perfkeep.client import opening
+
+        info = self.info
+        to = opening.target_again(info)
+        opened = opening.open_events(opening.wanted(events), to, call_chains)
+        try:
+            request = messages.Add(self.name, opened.kinds, opened.slots)
+            started, _ = call("Add", request, opened.fds)
+        finally:
+            opened.close()
+        return cast(messages.Started, started).events
+
+    def remove(self, events: Sequence[str | int]) -> None:
+        """Take events out, by their spec as `info` shows it or by their id."""
+        info = self.info
+        ids: list[int] = []
+        for wanted in events:
+            found = [one.id for one in info.events if wanted in (one.id, one.event)]
+            if not found:
+                have = ", ".join(one.event for one in info.events)
+                raise UsageError(f"{self.name!r} has no event {wanted!r}; it has {have}", 2)
+            ids += found
+        call("Remove", messages.Remove(self.name, ids))
+
+    def claim(self) -> None:
+        """End it: its events die when the last fd of each is closed."""
+        call("Claim", Named(self.name))
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.name!r}>"
+
+
+def start(
+    name: str | None,
+    events: Sequence[Spec],
+    *,
+    cpus: Iterable[int] | None = None,
+    pid: int | None = None,
+    cgroup: str | None = None,
+    ring: str | int | None = None,
+    call_chains: bool = False,
+    enable: bool = True,
+) -> Recording:
+    """Start a recording that goes on when this process has gone.
+
+    Args:
+        name: up to 64 letters, digits, "_", "." and "-"; None: it is called by its id.
+        events: specs as `perf record -e` takes them, each alone or as (spec, filter).
+        cpus: only these; None: all that are online.
+        pid: only this process, all its threads and what they fork; None: every task.
+        cgroup: only the tasks of this cgroup.
+        ring: bytes per CPU ("8M" or a number), a power of two pages; None: 8 MiB, or as much
+            as this user may lock.
+        call_chains: record the call chain with each sample.
+
+    Raises:
+        SpecError: an event spec, with the part that is wrong.
+        UsageError: CPUs, ring size, pid or cgroup that cannot be.
+        KernelRefused: the kernel said no; the message names the setting or limit.
+        BrokerError: EEXIST: the name is taken.
+    """
+    from perfkeep.client import limits, opening
+    from perfkeep.units import parse_size
+
+    to = opening.target(None if cpus is None else tuple(cpus), pid, cgroup)
+    size = parse_size(ring) if isinstance(ring, str) else ring
+    if size is None:
+        size = limits.default_ring(len(to.cpus))
+    limits.check_ring(size, len(to.cpus))
+    wanted = opening.wanted(events)
+    opened = opening.open_events(wanted, to, call_chains)
+    try:
+        request = messages.Start(
+            name, messages.Ring("backward", size), opened.kinds, opened.slots, str(to), enable
+        )
+        started, _ = call("Start", request, opened.fds)
+    finally:
+        opened.close()
+    return Recording(cast(messages.Started, started).name, opened.notes)
+
+
+def recordings() -> list[Recording]:
+    """All recordings that the caller may see, oldest first."""
+    return [Recording(info.name) for info in infos()]
+
+
+def infos() -> list[RecordingInfo]:
+    """The same, with all that `perfkeep ls` shows."""
+    return cast(messages.Recordings, call("List", messages.Nothing())[0]).recordings

@@ -1,0 +1,185 @@
+"""Takes a snapshot: asks the broker for one ring after the other and writes perf.data.
+
+The broker copies the next ring while this process writes the last one, and while it reads
+/proc; so neither holds more than two copies, however many CPUs there are.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from perfkeep.abi.perf_event import Attr, Sample
+from perfkeep.client.aside import AsideFile
+from perfkeep.client.connection import Connection
+from perfkeep.errors import Unreachable
+from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
+from perfkeep.kernel import procfs
+from perfkeep.units import parse_duration
+from perfkeep.wire import instance, messages
+from perfkeep.wire.messages import CopyRing, Named, RecordingInfo, RingCopied
+
+# PERF_MAX_TRACE_SIZE: the kernel drops tracepoint records beyond it.
+_MAX_RAW = 8192
+_ANYTHING = 1 << 16
+_BIG = Sample.STACK_USER | Sample.REGS_USER | Sample.REGS_INTR | Sample.AUX | Sample.BRANCH_STACK
+
+Progress = Callable[[int, int], None]
+
+
+class Snapshot:
+    """A perf.data file and what it covers.
+
+    Attributes:
+        path: the file, or None: the data is in memory until it is saved.
+        coverage: per CPU the first and last time, what was overwritten or lost, and whether
+            the asked-for span was reached.
+        recording: what the recording was at the time.
+    """
+
+    def __init__(
+        self, path: str | None, coverage: Coverage, recording: RecordingInfo, data: BinaryIO | None
+    ) -> None:
+        self.path = path
+        self.coverage = coverage
+        self.recording = recording
+        self._data = data
+
+    def open(self) -> BinaryIO:
+        """The perf.data bytes, for reading from their beginning; the caller closes it."""
+        if self._data is None:
+            assert self.path is not None
+            return open(self.path, "rb")
+        return open(f"/proc/self/fd/{self._data.fileno()}", "rb")
+
+    def save(self, path: str, clobber: bool = True) -> None:
+        """Write a copy, aside first and then renamed."""
+        with self.open() as source, AsideFile(path, clobber) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def close(self) -> None:
+        """Free the memory of a snapshot that has no path."""
+        if self._data is not None:
+            self._data.close()
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def take(
+    name: str,
+    path: str | None,
+    *,
+    last: str | float | None = None,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    clobber: bool = True,
+    progress: Progress | None = None,
+) -> Snapshot:
+    """See Recording.snapshot. `progress` is told (rings done, rings in all)."""
+    if last is not None:
+        since_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - parse_duration(last)
+    window = Window(since_ns, until_ns)
+    if path is not None:
+        with AsideFile(path, clobber) as out:
+            coverage, info = _write(name, out, window, progress)
+        return Snapshot(path, coverage, info, None)
+    data = os.fdopen(os.memfd_create("perfkeep-snapshot", os.MFD_CLOEXEC), "w+b")
+    try:
+        coverage, info = _write(name, data, window, progress)
+        data.flush()
+    except BaseException:
+        data.close()
+        raise
+    return Snapshot(None, coverage, info, data)
+
+
+def _write(
+    name: str, out: BinaryIO, window: Window, progress: Progress | None
+) -> tuple[Coverage, RecordingInfo]:
+    try:
+        connection, begun = _begin(name)
+    except Unreachable:
+        connection, begun = _begin(name)  # the broker died as it was asked; the next one answers
+    with connection:
+        if begun.cpus:
+            connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
+        events = [_describe(kind) for kind in begun.kinds]
+        host = procfs.scan()
+        rings = _rings(connection, begun, progress)
+        coverage = write_snapshot(out, events, rings, host, window, list(sys.argv))
+    return coverage, begun.recording
+
+
+def _begin(name: str) -> tuple[Connection, messages.Snapshot]:
+    connection = Connection(instance.current())
+    try:
+        return connection, connection.call("BeginSnapshot", Named(name), messages.Snapshot)[0]
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _describe(kind: messages.KindInSnapshot) -> EventDesc:
+    found = kind.kind.tracepoint
+    tracepoint = (found.system, found.name, found.id, found.format) if found else None
+    return EventDesc(kind.kind.name, Attr.unpack(kind.kind.attr), kind.kernel_ids, tracepoint)
+
+
+def _rings(
+    connection: Connection, begun: messages.Snapshot, progress: Progress | None
+) -> Iterator[RingCopy]:
+    """The copies in order, each valid until the next is asked for."""
+    bound = max((_max_record(Attr.unpack(kind.kind.attr)) for kind in begun.kinds), default=0)
+    ring, count = begun.recording.ring, len(begun.cpus)
+    for index in range(count):
+        copied, fds = connection.receive(RingCopied)
+        if index + 1 < count:
+            connection.send("CopyRing", CopyRing(index + 1))
+        with fds[0] as fd, _mapped(fd.fileno(), copied.bytes) as data:
+            yield RingCopy(
+                cpu=copied.cpu,
+                data=data,
+                head_before=copied.head_before,
+                head_after=copied.head_after,
+                kind=ring.kind,
+                size=ring.bytes_per_cpu,
+                max_record=bound,
+            )
+        if progress is not None:
+            progress(index + 1, count)
+
+
+@contextmanager
+def _mapped(fd: int, length: int) -> Iterator[memoryview]:
+    if not length:
+        yield memoryview(b"")
+        return
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    with mmap.mmap(fd, length, flags, mmap.PROT_READ) as mapping, memoryview(mapping) as data:
+        yield data
+
+
+def _max_record(attr: Attr) -> int:
+    """No record of this event is longer: bounds what was being written during a copy."""
+    if attr.sample_type & _BIG:
+        return _ANYTHING
+    with open("/proc/sys/kernel/perf_event_max_stack") as file:
+        frames = int(file.read())
+    with open("/proc/sys/kernel/perf_event_max_contexts_per_stack") as file:
+        frames += int(file.read())
+    size = 256  # header and every field of fixed size; sideband records have paths instead
+    if attr.sample_type & Sample.CALLCHAIN:
+        size += 8 * frames
+    if attr.sample_type & Sample.RAW:
+        size += _MAX_RAW
+    return max(size, 4096 + 256)

@@ -1,0 +1,203 @@
+"""What of a ring's copy is valid, what of that was asked for, and how to say what is missing.
+
+             backward: newest → oldest
+├──────────── valid ────────────┤ being written │ overwritten │
+0                               └── margin ─────┴─ heads ─────┤ size
+
+             forward: oldest → newest
+│ overwritten │ being written ├──────────── valid ────────────┤
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from perfkeep import records
+from perfkeep.abi.perf_event import Flag, Sample
+from perfkeep.abi.records import Record
+from perfkeep.formats.perf_data.event import EventDesc
+from perfkeep.records.sample import Layout
+
+_HEADER = struct.Struct("=IHH")
+_WORD = struct.Struct("=Q")
+_MASK64 = (1 << 64) - 1
+# Task, softirq, hard irq, NMI: so many records may be half-written at one moment.
+_CONTEXTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RingCopy:
+    """A copy of one ring in one piece; see broker.rings.
+
+    Attributes:
+        head_before, head_after: data_head before and after the copy was made.
+        size: of the ring, in bytes; `data` is shorter when less was written so far.
+        max_record: no record is longer.
+    """
+
+    cpu: int
+    data: memoryview
+    head_before: int
+    head_after: int
+    kind: Literal["backward", "forward"]
+    size: int
+    max_record: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The span that was asked for, in ns of the recording's clock; None is open."""
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+
+@dataclass(slots=True)
+class CpuCoverage:
+    """What a snapshot holds of one CPU.
+
+    Attributes:
+        first_ns, last_ns: times of the oldest and the newest record, None without any.
+        bytes: of records.
+        overwritten: bytes that were overwritten while they were copied.
+        lost: samples that the kernel had no room for, by its own LOST records.
+        reached: whether everything since the asked-for beginning is there.
+    """
+
+    cpu: int
+    first_ns: int | None = None
+    last_ns: int | None = None
+    records: int = 0
+    bytes: int = 0
+    overwritten: int = 0
+    lost: int = 0
+    reached: bool = True
+
+
+@dataclass(slots=True)
+class Coverage:
+    """What a snapshot holds, per CPU."""
+
+    cpus: list[CpuCoverage] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing was lost, and every CPU reaches back as far as was asked for."""
+        return all(cpu.reached and not cpu.lost for cpu in self.cpus)
+
+    @property
+    def first_ns(self) -> int | None:
+        return min((cpu.first_ns for cpu in self.cpus if cpu.first_ns is not None), default=None)
+
+    @property
+    def last_ns(self) -> int | None:
+        return max((cpu.last_ns for cpu in self.cpus if cpu.last_ns is not None), default=None)
+
+
+class Clock:
+    """Reads the time of a record, whichever of the events wrote it."""
+
+    def __init__(self, events: Sequence[EventDesc]) -> None:
+        layouts = [Layout(event.attr) for event in events]
+        self._only = layouts[0] if len(layouts) == 1 else None
+        self._by_id = {
+            id: layout
+            for event, layout in zip(events, layouts, strict=True)
+            for id in event.all_ids
+        }
+        identified = all(
+            event.attr.sample_type & Sample.IDENTIFIER and event.attr.flags & Flag.SAMPLE_ID_ALL
+            for event in events
+        )
+        #: Sorted words for records.first_chained; empty when records do not carry their id.
+        self.ids = b"".join(_WORD.pack(id) for id in sorted(self._by_id)) if identified else b""
+
+    def time(self, data: memoryview, at: int) -> int | None:
+        type, _, size = _HEADER.unpack_from(data, at)
+        record = data[at : at + size]
+        layout = self._only
+        if layout is None and size >= 16:
+            id_at = 8 if type == Record.SAMPLE else size - 8
+            layout = self._by_id.get(_WORD.unpack_from(record, id_at)[0])
+        return layout.time(record) if layout else None
+
+
+def valid_part(ring: RingCopy, clock: Clock) -> tuple[int, int, int]:
+    """(start, end, overwritten bytes) of what can be trusted in a copy."""
+    moved = (
+        ring.head_before - ring.head_after
+        if ring.kind == "backward"
+        else (ring.head_after - ring.head_before)
+    )
+    moved &= _MASK64
+    length = len(ring.data)
+    free = ring.size - length
+    # Room that was never written takes what comes first.
+    spoilt = max(0, moved + _CONTEXTS * ring.max_record - free)
+    overwritten = min(length, max(0, moved - free))
+    if ring.kind == "backward":
+        return 0, max(0, length - spoilt), overwritten
+    if not spoilt and free != 0:
+        return 0, length, overwritten
+    return records.first_chained(ring.data, min(spoilt, length), clock.ids), length, overwritten
+
+
+def _first(
+    data: memoryview, marks: list[int], end: int, holds: Callable[[int], bool], clock: Clock
+) -> int:
+    """Offset of the first record for whose time `holds`; it holds for all behind that, too."""
+
+    def at(offset: int) -> bool:
+        time = clock.time(data, offset)
+        return time is not None and holds(time)
+
+    place = bisect_left(marks, True, key=at)
+    offset = marks[place - 1] if place else (marks[0] if marks else end)
+    while offset < end and not at(offset):
+        offset += _HEADER.unpack_from(data, offset)[2]
+    return offset
+
+
+def _last_record(data: memoryview, marks: list[int], end: int) -> int:
+    offset = marks[-1]
+    while (behind := offset + _HEADER.unpack_from(data, offset)[2]) < end:
+        offset = behind
+    return offset
+
+
+def cut(ring: RingCopy, window: Window, clock: Clock) -> tuple[memoryview, CpuCoverage]:
+    """The records of a copy that lie in the window, and what they cover."""
+    start, limit, overwritten = valid_part(ring, clock)
+    chain = records.walk(ring.data, start, limit)
+    covered = CpuCoverage(ring.cpu, overwritten=overwritten)
+    backward = ring.kind == "backward"
+    wrapped = len(ring.data) == ring.size or limit < len(ring.data)
+    if wrapped and window.since_ns is not None:
+        oldest = None
+        if chain.records:
+            place = _last_record(ring.data, chain.marks, chain.end) if backward else start
+            oldest = clock.time(ring.data, place)
+        covered.reached = oldest is not None and oldest <= window.since_ns
+    elif wrapped and not chain.records:
+        covered.reached = False
+    end, (since, until) = chain.end, (window.since_ns, window.until_ns)
+    newest_first = [("start", until, lambda t: t <= until), ("end", since, lambda t: t < since)]
+    oldest_first = [("start", since, lambda t: t >= since), ("end", until, lambda t: t > until)]
+    for which, bound, holds in newest_first if backward else oldest_first:
+        if bound is not None:
+            found = _first(ring.data, chain.marks, chain.end, holds, clock)
+            start, end = (found, end) if which == "start" else (start, found)
+    end = max(start, end)
+    if (start, end) != (chain.marks[0] if chain.marks else start, chain.end):
+        chain = records.walk(ring.data, start, end)
+    covered.records, covered.lost, covered.bytes = chain.records, chain.lost, end - start
+    if chain.records:
+        ends = [start, _last_record(ring.data, chain.marks, end)]
+        newest, oldest_at = ends if backward else ends[::-1]
+        covered.first_ns = clock.time(ring.data, oldest_at)
+        covered.last_ns = clock.time(ring.data, newest)
+    return ring.data[start:end], covered

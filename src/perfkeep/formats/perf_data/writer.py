@@ -1,0 +1,106 @@
+"""Writes a snapshot as perf.data, ring by ring.
+
+    header │ ids │ attrs │ names and mappings │ ring │ ring │ … │ features
+
+perf sorts what it reads by time, so rings are written as they come.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+import perfkeep
+from perfkeep.abi.perf_data import HEADER, MAGIC, SECTION, Feature
+from perfkeep.abi.perf_event import Flag, Sample
+from perfkeep.formats.perf_data import synthesized
+from perfkeep.formats.perf_data.coverage import Clock, Coverage, RingCopy, Window, cut
+from perfkeep.formats.perf_data.event import EventDesc, attr_size, pack_attr
+from perfkeep.formats.perf_data.features import sections
+from perfkeep.formats.perf_data.host import HostFacts
+
+_TRAILER = Sample.TID | Sample.TIME | Sample.ID | Sample.STREAM_ID | Sample.CPU | Sample.IDENTIFIER
+
+
+def _trailer_size(events: Sequence[EventDesc]) -> int:
+    """Bytes of sample_id that perf expects behind each record that is no sample."""
+    first = events[0].attr
+    if not first.flags & Flag.SAMPLE_ID_ALL:
+        return 0
+    return 8 * int(first.sample_type & _TRAILER).bit_count()
+
+
+def _write_attrs(out: BinaryIO, events: Sequence[EventDesc]) -> tuple[int, int, int]:
+    """Ids, then attrs; gives the attrs' (offset, size) and the size of one."""
+    size = attr_size([event.attr for event in events])
+    where = []
+    for event in events:
+        ids = b"".join(id.to_bytes(8, sys.byteorder) for id in event.all_ids)
+        where.append(SECTION.pack(out.tell(), len(ids)))
+        out.write(ids)
+    at = out.tell()
+    for event, section in zip(events, where, strict=True):
+        out.write(pack_attr(event.attr, size) + section)
+    return at, out.tell() - at, size + SECTION.size
+
+
+def _write_features(out: BinaryIO, found: dict[Feature, bytes]) -> bytes:
+    """The table of sections and the sections; gives the bitmap."""
+    at = out.tell() + SECTION.size * len(found)
+    bits = 0
+    table, bodies = [], []
+    for number, data in sorted(found.items()):
+        bits |= 1 << number
+        table.append(SECTION.pack(at, len(data)))
+        bodies.append(data)
+        at += len(data)
+    out.write(b"".join(table + bodies))
+    # An array of unsigned longs, each in the machine's order; the numbers are below 64.
+    return bits.to_bytes(8, sys.byteorder).ljust(32, b"\0")
+
+
+def write_snapshot(
+    out: BinaryIO,
+    events: Sequence[EventDesc],
+    rings: Iterable[RingCopy],
+    host: HostFacts,
+    window: Window,
+    command: Sequence[str],
+) -> Coverage:
+    """Write a whole perf.data file.
+
+    Args:
+        out: seekable, at its beginning.
+        events: at least one.
+        rings: taken one by one; each is done with before the next is asked for.
+        window: the span to keep, in ns of the recording's clock.
+        command: the words that made the snapshot.
+
+    Raises:
+        OSError: of writing.
+    """
+    clock, coverage = Clock(events), Coverage()
+    out.write(b"\0" * HEADER.size)
+    attrs_at, attrs_size, each = _write_attrs(out, events)
+    data_at = out.tell()
+    trailer = _trailer_size(events)
+    out.write(b"".join(synthesized.kernel(host, trailer)))
+    for process in host.processes:
+        out.write(b"".join(synthesized.process(process, trailer)))
+    for ring in rings:
+        kept, covered = cut(ring, window, clock)
+        coverage.cpus.append(covered)
+        out.write(kept)
+        kept.release()
+    data_size = out.tell() - data_at
+    found = sections(events, host, coverage, command, perfkeep.__version__)
+    bitmap = _write_features(out, found)
+    out.seek(0)
+    out.write(
+        HEADER.pack(
+            MAGIC, HEADER.size, each, attrs_at, attrs_size, data_at, data_size, 0, 0, bitmap
+        )
+    )
+    out.flush()
+    return coverage

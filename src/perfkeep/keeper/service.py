@@ -1,0 +1,109 @@
+"""The keeper process: serves one broker over a socketpair, and starts another when it dies.
+
+Wakes only when the broker speaks or goes away. It holds no socket that anyone else can reach.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+
+from perfkeep.keeper.shelf import Shelf
+from perfkeep.kernel.spawn import spawn
+from perfkeep.wire import packets
+
+#: A broker that dies within this many seconds of its start died of its start.
+_QUICK_DEATH_S = 5.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 60.0
+
+
+def answer(link: socket.socket, shelf: Shelf, packet: bytes, fd: int) -> bool:
+    """Carry out one request. False: the broker said that everything ends."""
+    number = 0
+    try:
+        request = packets.decode(packet)
+        if request.op == packets.PUT:
+            taken, fd = fd, -1
+            shelf.put(request.key, request.value, taken, request.ring_bytes)
+        elif request.op == packets.DROP:
+            shelf.drop(request.key)
+        elif request.op == packets.LIST:
+            for key, slot in shelf.items():
+                item = packets.Request(packets.PUT, key, slot.value, slot.ring_bytes)
+                packets.send(link, packets.encode(item), slot.fd)
+        else:
+            shelf.drop(b"")
+    except ValueError:
+        number = errno.EINVAL
+    except OSError as error:
+        number = error.errno or errno.EIO
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    packets.send(link, packets.encode_answer(number))
+    return number != 0 or request.op != packets.BYE
+
+
+def serve(link: socket.socket, shelf: Shelf) -> bool:
+    """Answer until the broker goes away. False: it said that everything ends."""
+    while True:
+        packet, fd = packets.receive(link)
+        if not packet:
+            return True
+        try:
+            if not answer(link, shelf, packet, fd):
+                return False
+        except ConnectionError:
+            return True
+
+
+def start_broker(command: list[str], lock: int) -> socket.socket:
+    """A new broker at the other end of a new link; the instance lock passes on to it.
+
+    Raises:
+        OSError: no process or no fd to be had.
+    """
+    ours, theirs = packets.link_pair()
+    with theirs:
+        try:
+            spawn([*command, "--link", str(theirs.fileno())], (theirs.fileno(), lock))
+        except OSError:
+            ours.close()
+            raise
+    return ours
+
+
+def replace_broker(command: list[str], lock: int, pause: float) -> socket.socket:
+    """`start_broker`, again and again until it works: what we hold must not die with us."""
+    while True:
+        print(f"perfkeep-keeper: the broker is gone; another starts in {pause} s", flush=True)
+        time.sleep(pause)
+        try:
+            return start_broker(command, lock)
+        except OSError as error:
+            print(f"perfkeep-keeper: no broker can be started: {error}", flush=True)
+            pause = min(_LONGEST_PAUSE_S, pause * 2 or _FIRST_PAUSE_S)
+
+
+def run(link: socket.socket, lock: int, command: list[str]) -> None:
+    """Keep until the broker says that everything ends, or dies while there is nothing to keep.
+
+    Args:
+        command: arguments of Python that start a broker, less the link.
+    """
+    shelf = Shelf()
+    pause = 0.0
+    while True:
+        since = time.monotonic()
+        if not serve(link, shelf):
+            return
+        link.close()
+        if not len(shelf):
+            return
+        # A broker that dies of its start must not be started in a tight loop for ever.
+        quick = time.monotonic() - since < _QUICK_DEATH_S
+        pause = min(_LONGEST_PAUSE_S, pause * 2 or _FIRST_PAUSE_S) if quick else 0.0
+        link = replace_broker(command, lock, pause)

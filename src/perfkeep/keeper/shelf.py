@@ -1,0 +1,77 @@
+"""The shelf: keys, opaque values, fds and ring mappings. Knows nothing of sockets.
+
+A mapping is made before anyone else maps the ring and dropped after everyone else: the first
+mapper fixes the ring's mode (read-only: the newest data is kept) and pays for its memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+
+
+class Slot:
+    """What lies under one key."""
+
+    __slots__ = ("fd", "mapping", "ring_bytes", "value")
+
+    def __init__(self, value: bytes, fd: int, ring_bytes: int, mapping: mmap.mmap | None) -> None:
+        self.value = value
+        self.fd = fd
+        self.ring_bytes = ring_bytes
+        self.mapping = mapping
+
+    def close(self) -> None:
+        if self.mapping is not None:
+            self.mapping.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class Shelf:
+    """Holds what it is given until it is told to drop it."""
+
+    def __init__(self) -> None:
+        self._slots: dict[bytes, Slot] = {}
+
+    def put(self, key: bytes, value: bytes, fd: int = -1, ring_bytes: int = 0) -> None:
+        """Hold `fd` (ownership passes here, also on failure) and `value` under `key`.
+
+        Without an fd the value of a key that exists is replaced.
+
+        Raises:
+            OSError: EEXIST a second fd for one key; from mmap(2) EPERM over the locked-memory
+                limit, EINVAL a size that this event cannot have, ENOMEM.
+        """
+        slot = self._slots.get(key)
+        if fd < 0:
+            if slot is None:
+                self._slots[key] = Slot(value, -1, 0, None)
+            else:
+                slot.value = value
+            return
+        try:
+            if slot is not None:
+                raise OSError(errno.EEXIST, "this key has an fd already")
+            mapping = None
+            if ring_bytes:
+                size = ring_bytes + mmap.PAGESIZE
+                mapping = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._slots[key] = Slot(value, fd, ring_bytes, mapping)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def drop(self, prefix: bytes) -> None:
+        """Let go of every key that begins with `prefix`."""
+        for key in [key for key in self._slots if key.startswith(prefix)]:
+            self._slots.pop(key).close()
+
+    def items(self) -> Iterator[tuple[bytes, Slot]]:
+        yield from self._slots.items()
+
+    def __len__(self) -> int:
+        return len(self._slots)

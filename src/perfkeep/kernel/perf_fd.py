@@ -1,0 +1,97 @@
+"""What can be asked of a perf fd, whoever opened it: its id, its counts, whether it lives.
+
+No ctypes: the daemons import this.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import struct
+from typing import NamedTuple
+
+from perfkeep.abi.perf_event import Ioctl, ReadFormat
+from perfkeep.errors import BrokerError
+
+
+class Reading(NamedTuple):
+    """What read(2) of an event gives; a field that its read_format lacks is 0.
+
+    `value` is raw: when time_running_ns < time_enabled_ns the event was multiplexed.
+    """
+
+    value: int
+    time_enabled_ns: int
+    time_running_ns: int
+    kernel_id: int
+    lost: int
+
+
+def event_id(fd: int) -> int:
+    """PERF_EVENT_IOC_ID: the kernel's own id of an event, the only way to tell two perf fds
+    apart (they share st_dev and st_ino).
+
+    Raises:
+        OSError: ENOTTY or EINVAL when the fd is no perf event.
+    """
+    return int(struct.unpack("@Q", fcntl.ioctl(fd, Ioctl.ID, bytes(8)))[0])
+
+
+def check(fd: int) -> int:
+    """The kernel's id, once it is certain that the fd is a perf event.
+
+    The link is looked at first: what an ioctl does to some other kind of file is anyone's guess.
+
+    Raises:
+        BrokerError: EINVAL: it is something else.
+    """
+    what = os.readlink(f"/proc/self/fd/{fd}")
+    if what != "anon_inode:[perf_event]":
+        raise BrokerError(errno.EINVAL, f"this fd is no perf event but {what}")
+    return event_id(fd)
+
+
+def set_filter(fd: int, expression: str) -> None:
+    """PERF_EVENT_IOC_SET_FILTER: keep only the samples of a tracepoint that match.
+
+    Raises:
+        OSError: EINVAL when the kernel's filter parser does not take it.
+    """
+    # fcntl.ioctl passes a bytes object as a pointer to a copy of it.
+    fcntl.ioctl(fd, Ioctl.SET_FILTER, expression.encode() + b"\0")
+
+
+def hung_up(fd: int) -> bool:
+    """POLLHUP: the event has no ring, or its task and all that it forked have exited."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(bits & select.POLLHUP for _, bits in poll.poll(0))
+
+
+def read(fd: int, read_format: ReadFormat) -> Reading:
+    """read(2) of one event; of a group's leader (GROUP) the leader's own counts.
+
+    Raises:
+        OSError: ENOSPC when the kernel's answer does not fit: not this event's read_format.
+    """
+    words = memoryview(os.read(fd, 16 << 10)).cast("Q").tolist()
+    if not words:
+        # An event whose group or task died in an error state reads as end of file.
+        return Reading(0, 0, 0, 0, 0)
+    return decode(words, read_format)
+
+
+def decode(words: list[int], read_format: ReadFormat) -> Reading:
+    """The layout of perf_event_open(2), "Reading results"."""
+    at = iter(words)
+    group = read_format & ReadFormat.GROUP
+    value = next(at)  # with GROUP this is the number of events; the values come last
+    enabled = next(at) if read_format & ReadFormat.TOTAL_TIME_ENABLED else 0
+    running = next(at) if read_format & ReadFormat.TOTAL_TIME_RUNNING else 0
+    if group:
+        value = next(at)
+    kernel_id = next(at) if read_format & ReadFormat.ID else 0
+    lost = next(at) if read_format & ReadFormat.LOST else 0
+    return Reading(value, enabled, running, kernel_id, lost)

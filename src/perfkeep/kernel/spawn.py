@@ -1,0 +1,34 @@
+"""Start a Python program that inherits just the fds it is told of."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def spawn(command: list[str], keep: tuple[int, ...], log: str | None = None) -> int:
+    """posix_spawn(3) of this Python with `command` as its arguments; gives the pid.
+
+    Args:
+        log: a file that standard output and error are appended to, with no standard input;
+            None leaves all three as they are.
+
+    Raises:
+        OSError: EAGAIN, ENOMEM: no process to be had; EACCES, ENOENT: no such log.
+    """
+    actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = []
+    if log is not None:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+    for fd in keep:
+        os.set_inheritable(fd, True)
+    try:
+        return os.posix_spawn(
+            sys.executable, [sys.executable, *command], os.environ, file_actions=actions
+        )
+    finally:
+        for fd in keep:
+            os.set_inheritable(fd, False)

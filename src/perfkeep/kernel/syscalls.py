@@ -1,0 +1,73 @@
+"""System calls that Python's standard library lacks.
+
+A wrapper is: call, test, raise OSError with the kernel's errno. What an errno means for a
+person is said elsewhere (`kernel.refusal`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+
+from perfkeep.abi.perf_event import Attr, OpenFlag
+from perfkeep.kernel.fd import OwnedFd
+
+# <asm/unistd_64.h>, <asm-generic/unistd.h>
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _oserror(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def perf_event_open(
+    attr: Attr | bytes,
+    pid: int,
+    cpu: int,
+    group_fd: int = -1,
+    flags: OpenFlag = OpenFlag.FD_CLOEXEC,
+) -> OwnedFd:
+    """perf_event_open(2): one event on one CPU.
+
+    Args:
+        attr: the attribute, or its bytes.
+        pid: thread id; -1 for every task; with PID_CGROUP an fd of the cgroup's directory.
+        cpu: CPU number, or -1 for every CPU that the task runs on.
+        group_fd: the group leader's fd, or -1.
+
+    Raises:
+        OSError: the kernel's errno.
+    """
+    number = _PERF_EVENT_OPEN.get(platform.machine())
+    if number is None:
+        raise OSError(
+            errno.ENOSYS,
+            f"perf_event_open is not known on {platform.machine()}: x86_64 and aarch64 are",
+        )
+    data = attr if isinstance(attr, bytes) else attr.pack()
+    buffer = ctypes.create_string_buffer(data, len(data))
+    fd = _libc.syscall(number, buffer, pid, cpu, group_fd, int(flags | OpenFlag.FD_CLOEXEC))
+    if fd < 0:
+        raise _oserror("perf_event_open")
+    return OwnedFd(fd)
+
+
+def mount(source: str, target: str, filesystem: str, flags: int = 0, options: str = "") -> None:
+    """mount(2)
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN, ENODEV when the kernel lacks the filesystem.
+    """
+    if _libc.mount(source.encode(), target.encode(), filesystem.encode(), flags, options.encode()):
+        raise _oserror(f"mount {filesystem} on {target}")
+
+
+def umount(target: str) -> None:
+    """umount(2)"""
+    if _libc.umount(target.encode()):
+        raise _oserror(f"umount {target}")

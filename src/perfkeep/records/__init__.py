@@ -1,0 +1,43 @@
+"""From bytes to records: the walk (native where it was built), samples, summaries.
+
+PERFKEEP_PURE=1 in the environment leaves the native walk out.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+from perfkeep.records import pure
+from perfkeep.records.pure import Walk
+
+
+def _native() -> ModuleType | None:
+    if os.environ.get("PERFKEEP_PURE"):
+        return None
+    try:
+        from perfkeep.records import _walk
+    except ImportError:
+        return None
+    return _walk
+
+
+_walker = _native()
+
+#: Whether the compiled walk serves.
+NATIVE = _walker is not None
+
+
+def walk(data: memoryview | bytes, start: int, end: int, every: int = 256) -> Walk:
+    """See records.pure.walk."""
+    if _walker is None:
+        return pure.walk(data, start, end, every)
+    return Walk(*_walker.walk(data, start, end, every))
+
+
+def first_chained(data: memoryview | bytes, start: int, ids: bytes) -> int:
+    """See records.pure.first_chained."""
+    if _walker is None:
+        return pure.first_chained(data, start, ids)
+    found: int = _walker.first_chained(data, start, ids)
+    return found

@@ -1,0 +1,151 @@
+"""Where the fields of a record lie: samples by their sample_type, other records by their trailer.
+
+Pure. Layouts are those of perf_event_open(2); the order of fields is the order of its list.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
+from perfkeep.abi.records import HEADER_SIZE, Record
+from perfkeep.errors import DataError
+
+_HEADER = struct.Struct("=IHH")
+_WORD = struct.Struct("=Q")
+_TWO = struct.Struct("=II")
+
+# Fixed fields of a sample, one word each, in the order in which they lie.
+_FIXED = (
+    Sample.IDENTIFIER, Sample.IP, Sample.TID, Sample.TIME, Sample.ADDR, Sample.ID,
+    Sample.STREAM_ID, Sample.CPU, Sample.PERIOD,
+)  # fmt: skip
+# Fields of the trailer that sample_id_all gives every other record.
+_TRAILER = (
+    Sample.TID, Sample.TIME, Sample.ID, Sample.STREAM_ID, Sample.CPU, Sample.IDENTIFIER,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """One PERF_RECORD_SAMPLE. A field that the event does not record is None or empty.
+
+    `time` is in ns of the recording's clock; `raw` a tracepoint's own bytes.
+    """
+
+    id: int | None
+    ip: int | None
+    pid: int | None
+    tid: int | None
+    time: int | None
+    addr: int | None
+    cpu: int | None
+    period: int | None
+    callchain: tuple[int, ...]
+    raw: bytes
+
+
+class Layout:
+    """The offsets of an attr's fields."""
+
+    def __init__(self, attr: Attr) -> None:
+        self.attr = attr
+        kinds = attr.sample_type
+        at = HEADER_SIZE
+        self._fixed: dict[Sample, int] = {}
+        for field in _FIXED:
+            if kinds & field:
+                self._fixed[field] = at
+                at += 8
+        self._variable = at
+        self._trailer: dict[Sample, int] = {}
+        if attr.flags & Flag.SAMPLE_ID_ALL:
+            back = 0
+            for field in reversed(_TRAILER):
+                if kinds & field:
+                    back -= 8
+                    self._trailer[field] = back
+
+    def _word(self, record: memoryview | bytes, field: Sample) -> int | None:
+        type, _, size = _HEADER.unpack_from(record)
+        if type == Record.SAMPLE:
+            at = self._fixed.get(field)
+        else:
+            back = self._trailer.get(field)
+            at = None if back is None else size + back
+        if at is None or at + 8 > min(size, len(record)) or at < HEADER_SIZE:
+            return None
+        return int(_WORD.unpack_from(record, at)[0])
+
+    def time(self, record: memoryview | bytes) -> int | None:
+        """The record's time, or None when it carries none."""
+        return self._word(record, Sample.TIME)
+
+    def identifier(self, record: memoryview | bytes) -> int | None:
+        """The kernel's id of the event that wrote it."""
+        return self._word(record, Sample.IDENTIFIER)
+
+    def pid(self, record: memoryview | bytes) -> int | None:
+        """The process in which a sample was taken."""
+        at = self._fixed.get(Sample.TID)
+        return None if at is None or at + 8 > len(record) else _TWO.unpack_from(record, at)[0]
+
+    def decode(self, record: memoryview | bytes) -> SampleRecord:
+        """One whole PERF_RECORD_SAMPLE.
+
+        Raises:
+            DataError: a length in it points outside the record.
+        """
+
+        def low_high(field: Sample) -> tuple[int | None, int | None]:
+            at = self._fixed.get(field)
+            return _TWO.unpack_from(record, at) if at is not None else (None, None)
+
+        try:
+            pid, tid = low_high(Sample.TID)
+            chain, raw = self._variable_fields(record)
+            return SampleRecord(
+                id=self._word(record, Sample.IDENTIFIER) or self._word(record, Sample.ID),
+                ip=self._word(record, Sample.IP),
+                pid=pid,
+                tid=tid,
+                time=self._word(record, Sample.TIME),
+                addr=self._word(record, Sample.ADDR),
+                cpu=low_high(Sample.CPU)[0],
+                period=self._word(record, Sample.PERIOD),
+                callchain=chain,
+                raw=raw,
+            )
+        except struct.error as error:
+            raise DataError(
+                f"a sample of {len(record)} bytes ends too early: {error}", 0
+            ) from error
+
+    def _variable_fields(self, record: memoryview | bytes) -> tuple[tuple[int, ...], bytes]:
+        at, chain, raw = self._variable, (), b""
+        kinds = self.attr.sample_type
+        if kinds & Sample.READ:
+            at += self._read_size(record, at)
+        if kinds & Sample.CALLCHAIN:
+            (count,) = _WORD.unpack_from(record, at)
+            if count > (len(record) - at - 8) // 8:
+                raise DataError(f"a call chain of {count} frames does not fit its record", at)
+            chain = struct.unpack_from(f"={count}Q", record, at + 8)
+            at += 8 + 8 * count
+        if kinds & Sample.RAW:
+            (size,) = struct.unpack_from("=I", record, at)
+            if size > len(record) - at - 4:
+                raise DataError(f"{size} raw bytes do not fit their record", at)
+            raw = bytes(record[at + 4 : at + 4 + size])
+        return chain, raw
+
+    def _read_size(self, record: memoryview | bytes, at: int) -> int:
+        how = self.attr.read_format
+        times = bool(how & ReadFormat.TOTAL_TIME_ENABLED) + bool(
+            how & ReadFormat.TOTAL_TIME_RUNNING
+        )
+        each = 1 + bool(how & ReadFormat.ID) + bool(how & ReadFormat.LOST)
+        if not how & ReadFormat.GROUP:
+            return 8 * (times + each)
+        return 8 * (1 + times + each * int(_WORD.unpack_from(record, at)[0]))

@@ -1,0 +1,93 @@
+"""Where an instance lives: its socket, and the lock and log beside it.
+
+PERFKEEP_SOCKET names the socket; otherwise it is /run/perfkeep/perfkeep.sock for root and
+$XDG_RUNTIME_DIR/perfkeep/perfkeep.sock for everyone else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from perfkeep.errors import PerfkeepError, UsageError
+from perfkeep.kernel.fd import OwnedFd
+
+#: sizeof(sun_path) less the terminator
+_LONGEST = 107
+
+
+class Instance:
+    """The paths of one instance."""
+
+    __slots__ = ("directory", "lock", "log", "socket")
+
+    def __init__(self, socket: str) -> None:
+        self.socket = os.path.abspath(socket)
+        # The broker binds under a name that is four bytes longer, and renames.
+        if len(os.fsencode(self.socket)) + 4 > _LONGEST:
+            raise UsageError(
+                f"a socket's path may have {_LONGEST - 4} bytes, {self.socket} has "
+                f"{len(os.fsencode(self.socket))}; name a shorter one with PERFKEEP_SOCKET",
+                errno.ENAMETOOLONG,
+            )
+        self.directory = os.path.dirname(self.socket)
+        self.lock = self.socket + ".lock"
+        self.log = self.socket + ".log"
+
+
+def current() -> Instance:
+    """The instance that this process talks to."""
+    named = os.environ.get("PERFKEEP_SOCKET")
+    if named:
+        return Instance(named)
+    if os.geteuid() == 0:
+        return Instance("/run/perfkeep/perfkeep.sock")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = f"{runtime}/perfkeep" if runtime else f"/tmp/perfkeep-{os.geteuid()}"
+    return Instance(f"{base}/perfkeep.sock")
+
+
+def prepare_directory(instance: Instance) -> None:
+    """Make the directory, or check that nobody else can put things into it.
+
+    Raises:
+        PerfkeepError: EPERM: it belongs to someone else, or others may write to it.
+    """
+    try:
+        os.mkdir(instance.directory, 0o700)
+    except FileExistsError:
+        pass
+    found = os.lstat(instance.directory)
+    sticky_or_own = found.st_mode & stat.S_ISVTX or not found.st_mode & 0o022
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid not in (0, os.geteuid())
+        or not sticky_or_own
+    ):
+        raise PerfkeepError(
+            errno.EPERM,
+            f"{instance.directory} is not a directory that only you or root can change; remove it "
+            "or name another socket with PERFKEEP_SOCKET",
+        )
+
+
+def take_lock(instance: Instance) -> OwnedFd | None:
+    """The instance's lock, or None: a broker or a keeper of it is alive.
+
+    flock(2) belongs to the open file, so broker and keeper share it, and the kernel lets go of
+    it when the last of the two has died.
+    """
+    fd = OwnedFd(
+        os.open(instance.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    )
+    try:
+        fcntl.flock(fd.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fd.close()
+        return None
+    except BaseException:
+        fd.close()
+        raise
+    return fd

@@ -1,0 +1,87 @@
+"""A Unix stream socket with fds and the peer's credentials; the I/O beside `framing`.
+
+Sends and receives on one socket; knows nothing of methods, and never blocks on its own.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import socket
+import struct
+from collections import deque
+
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire.framing import MAX_FDS, Splitter
+
+# Below malloc's threshold for a mapping of its own, which each receive would make and undo.
+_CHUNK = 1 << 16
+_CONTROL = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+# As plain numbers: the enum's own operators cost more than the system call.
+_RECEIVE, _SEND = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
+_CUT_OFF = int(socket.MSG_CTRUNC)
+_FD_BYTES = array.array("i").itemsize
+
+
+class Peer:
+    """Who is at the other end, by the kernel's word (SO_PEERCRED)."""
+
+    __slots__ = ("gid", "pid", "uid")
+
+    def __init__(self, pid: int, uid: int, gid: int) -> None:
+        self.pid, self.uid, self.gid = pid, uid, gid
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    return Peer(*struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
+class Channel:
+    """One connection: what has arrived of it, and the fds that arrived with it."""
+
+    __slots__ = ("fds", "sock", "splitter")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.splitter = Splitter()
+        self.fds: deque[OwnedFd] = deque()
+
+    def receive(self) -> bool:
+        """One recvmsg(2). False: the peer has closed.
+
+        Raises:
+            BlockingIOError: nothing there, on a non-blocking socket.
+            OSError: EMSGSIZE when the kernel cut fds off (our own fd limit).
+        """
+        data, ancillary, flags, _ = self.sock.recvmsg(_CHUNK, _CONTROL, _RECEIVE)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % _FD_BYTES])
+                self.fds.extend(OwnedFd(number) for number in numbers)
+        if flags & _CUT_OFF:
+            raise OSError(
+                errno.EMFILE, "fds were cut off on their way: the open files limit is reached"
+            )
+        self.splitter.feed(data)
+        return bool(data)
+
+    def send(self, data: bytes | memoryview, fds: list[int]) -> int:
+        """One sendmsg(2); the fds go with its first byte. Gives the bytes taken."""
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        return self.sock.sendmsg([data], ancillary, _SEND)
+
+    def take_fds(self, count: int) -> list[OwnedFd]:
+        """The next `count` fds of the queue.
+
+        Raises:
+            ValueError: fewer have arrived than the message says.
+        """
+        if count < 0 or count > len(self.fds):
+            raise ValueError(f"the message says {count} fds, {len(self.fds)} arrived")
+        return [self.fds.popleft() for _ in range(count)]
+
+    def close(self) -> None:
+        while self.fds:
+            self.fds.popleft().close()
+        self.sock.close()
