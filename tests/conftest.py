@@ -18,6 +18,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from perfkeep.client.connection import disconnect
 from perfkeep.kernel.syscalls import mount, umount
 
 TRACEFS = Path("/sys/kernel/tracing")
@@ -178,6 +179,7 @@ def instance() -> Iterator[Path]:
     socket = Path(os.environ["PERFKEEP_SOCKET"])
     folder = str(socket.parent)
     yield socket
+    disconnect()
     deadline = time.monotonic() + PATIENCE_S
     # A broker that is told to end takes its keeper along. Killed alone, each starts the other
     # anew: so look until nobody is there.

@@ -37,7 +37,8 @@ def parse_duration(text: str | float) -> int:
     Raises:
         UsageError: not a duration, or a negative one.
     """
-    number, unit = _split(str(text))
+    # Python prints small floats as 1e-05, which people do not type.
+    number, unit = _split(f"{text:.9f}" if isinstance(text, float) else str(text))
     factor = _TIMES.get(unit)
     try:
         if factor is None or not number:

@@ -34,6 +34,11 @@ def resolve(typed: Typed) -> list[Found]:
             "like mem:0x1000/8:rw",
             typed.head,
         )
+    if set(_ACCESS).intersection(typed.modifiers):
+        raise SpecError(
+            f"{typed.modifiers!r} in {str(typed)!r} is neither an access (some of rwx) nor modifiers",
+            typed.modifiers,
+        )
     letters = match["access"] or ""
     access = sum(_ACCESS[letter] for letter in set(letters))
     if len(set(letters)) < len(letters):

@@ -29,17 +29,14 @@ def function_offset(path: str, symbol: str) -> int:
         SpecError: ENOENT no such file or function · EINVAL no ELF file, or several local
             functions of that name.
     """
-    from elftools.common.exceptions import ELFError  # 30 ms: only uprobes need it
-    from elftools.elf.elffile import ELFFile
+    from elftools.elf.elffile import ELFFile  # 30 ms: only uprobes need it
 
     try:
         with open(path, "rb") as file:
             elf = ELFFile(file)
             found = list(_symbols(elf, symbol))
             if not found:
-                raise unknown(
-                    f"{path} has no function {symbol!r}", symbol, _function_names(elf)
-                )
+                raise unknown(f"{path} has no function {symbol!r}", symbol, _function_names(elf))
             visible = {address for address, local in found if not local}
             addresses = sorted(visible or {address for address, _ in found})
             offsets = [_file_offset(elf, address, path) for address in addresses]
@@ -48,7 +45,9 @@ def function_offset(path: str, symbol: str) -> int:
             raise
         number = error.errno or errno.EIO
         raise SpecError(f"{path} cannot be read: {error.strerror}", path, errno=number) from error
-    except ELFError as error:
+    except Exception as error:
+        # pyelftools raises ELFError for what it checks; what it does not check comes through as
+        # ValueError, KeyError, struct.error, … All of them mean that the file is damaged.
         raise SpecError(f"{path} is no ELF file: {error}", path) from error
     if len(offsets) > 1:
         raise SpecError(

@@ -15,7 +15,7 @@ _BOTH_SIDES = Flag.EXCLUDE_HOST | Flag.EXCLUDE_GUEST
 _SIDES = {"G": Flag.EXCLUDE_GUEST, "H": Flag.EXCLUDE_HOST}
 _PLAIN = {"I": Flag.EXCLUDE_IDLE, "D": Flag.PINNED, "e": Flag.EXCLUSIVE}
 _LEADER_ONLY = "De"
-_KNOWN = {*_LEVELS, *_SIDES, *_PLAIN, "p", "P"}
+KNOWN = frozenset({*_LEVELS, *_SIDES, *_PLAIN, "p", "P"})
 
 
 def check(letters: str, event: str) -> None:
@@ -25,7 +25,7 @@ def check(letters: str, event: str) -> None:
         SpecError: names the letter.
     """
     for letter in letters:
-        if letter not in _KNOWN:
+        if letter not in KNOWN:
             raise SpecError(
                 f"{letter!r} is no modifier of {event!r}; expected some of {EXPECTED}", letter
             )

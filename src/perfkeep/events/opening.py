@@ -20,10 +20,7 @@ from perfkeep.events.event import Event
 _DEFAULT_HZ = 4000
 
 _READ_FORMAT = (
-    ReadFormat.TOTAL_TIME_ENABLED
-    | ReadFormat.TOTAL_TIME_RUNNING
-    | ReadFormat.ID
-    | ReadFormat.LOST
+    ReadFormat.TOTAL_TIME_ENABLED | ReadFormat.TOTAL_TIME_RUNNING | ReadFormat.ID | ReadFormat.LOST
 )
 _ALWAYS = Sample.IDENTIFIER | Sample.TID | Sample.TIME | Sample.CPU
 
@@ -96,9 +93,7 @@ def _with_samples(event: Event, attr: Attr, call_chains: bool) -> Attr:
             f"freq={attr.sample_period}",
         )
     return replace(
-        attr.with_flags(
-            Flag.DISABLED | Flag.SAMPLE_ID_ALL | Flag.USE_CLOCKID | Flag.WATERMARK
-        ),
+        attr.with_flags(Flag.DISABLED | Flag.SAMPLE_ID_ALL | Flag.USE_CLOCKID | Flag.WATERMARK),
         sample_type=attr.sample_type | _sample_type(event, attr, call_chains),
         read_format=_READ_FORMAT,
         wakeup_events=_NEVER_WAKE,

@@ -77,12 +77,13 @@ def _plain(attr: Attr, typed: Typed) -> Found:
 
 
 def _numeric(typed: Typed) -> list[Found]:
-    """"4:0x1a8" or "4:0x1a8:u": attr.type and attr.config by number."""
+    """attr.type and attr.config by number: "4:0x1a8" or "4:0x1a8:u"."""
     type_, _, rest = typed.head.partition(":")
     config, colon, letters = rest.partition(":")
-    if terms.number(type_, "type") >= 1 << 32 or (colon and not letters):
+    number = terms.number(type_, "type")
+    if number >= 1 << 32 or (colon and not letters):
         raise SpecError(f"{str(typed)!r} is no TYPE:CONFIG with an optional :u", typed.head)
-    attr = Attr(type=int(type_), config=terms.number(config, "config"))
+    attr = Attr(type=number, config=terms.number(config, "config"))
     head = f"{type_}:{config}"
     return [_plain(attr, Typed(head, typed.terms, letters or typed.modifiers))]
 

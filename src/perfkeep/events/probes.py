@@ -98,7 +98,7 @@ def _in_kernel(kind: str, rest: str) -> tuple[str, str | None, int]:
 
 
 def _plus(target: str) -> tuple[str, int]:
-    """"main+0x10" → main and 16. A C++ name may have a + of its own: only a number counts."""
+    """Split "main+0x10" into main and 16. A C++ name may have a + of its own: only a number counts."""
     symbol, plus, number = target.rpartition("+")
     if plus and _NUMBER.fullmatch(number):
         return symbol, terms.number(number, "offset")

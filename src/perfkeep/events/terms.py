@@ -38,7 +38,7 @@ class Term(NamedTuple):
 
 
 def parse(text: str) -> list[Term]:
-    """"event=0x3c,inv" → its terms, in their order.
+    """The terms of "event=0x3c,inv", in their order.
 
     Raises:
         SpecError: what is no term.
@@ -58,7 +58,7 @@ def parse(text: str) -> list[Term]:
 
 
 def number(text: str | None, what: str) -> int:
-    """"0x1f" or "31" → 31.
+    """A number as perf takes it: "0x1f" or "31".
 
     Raises:
         SpecError: not a number of up to 64 bits.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from perfkeep.abi.perf_event import Attr, Type
 from perfkeep.errors import SpecError
-from perfkeep.events import names, terms
+from perfkeep.events import modifiers, names, terms
 from perfkeep.events.found import Found
 from perfkeep.events.suggest import unknown
 from perfkeep.events.typed import Typed
@@ -38,15 +38,15 @@ def resolve(typed: Typed) -> list[Found]:
 
 
 def _part(typed: Typed) -> Typed:
-    """"system:name:modifiers" → its head and its modifiers."""
+    """Tell the modifiers of "system:name:modifiers" from its head."""
     system, _, rest = typed.head.partition(":")
-    name, colon, modifiers = rest.partition(":")
-    if not system or not name or (colon and (not modifiers or typed.terms is not None)):
+    name, colon, letters = rest.partition(":")
+    if not system or not name or (colon and (not letters or typed.terms is not None)):
         raise SpecError(
             f"{str(typed)!r} is no tracepoint; write system:name or system:name:modifiers",
             typed.head,
         )
-    return Typed(f"{system}:{name}", typed.terms, modifiers or typed.modifiers)
+    return Typed(f"{system}:{name}", typed.terms, letters or typed.modifiers)
 
 
 def _look_up(system: str, name: str) -> list[Tracepoint]:
@@ -66,9 +66,9 @@ def _unknown(system: str, name: str) -> SpecError:
     inside = [f"{system}:{other}" for _, other in tracefs.names(system)]
     if inside:
         return unknown(f"unknown event {text!r}: no such tracepoint in {system!r}", text, inside)
-    # "cpu-clok:u" is a misspelt event with a modifier as likely as a misspelt tracepoint.
     everything = [f"{a}:{b}" for a, b in tracefs.names()]
-    everything += [f"{other}:{name}" for other in names.all_names()]
+    if modifiers.KNOWN.issuperset(name):  # "cpu-clok:u" may be a misspelt event and a modifier
+        everything += [f"{other}:{name}" for other in names.all_names()]
     return unknown(
         f"unknown event {text!r}: there is no tracepoint system {system!r}", text, everything
     )

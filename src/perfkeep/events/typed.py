@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from perfkeep.errors import SpecError
 
-_TERMS = r"/(?P<terms>(?:'[^',]*'|[^'/])*)/:?(?P<after>\w*)"
+_TERMS = r"/(?P<terms>(?:'[^']*'|[^'/])*)/:?(?P<after>\w*)"
 _END = r"(?=\s*(?:[,}]|$))"
 _TAIL = rf"(?:{_TERMS}|:(?P<modifiers>\w+))?{_END}"
 
@@ -56,7 +56,7 @@ class Member(NamedTuple):
 
 
 def members(text: str) -> list[Member]:
-    """"a,{b,c}:u" → a alone; b and c in one group, both with the group's modifier u.
+    """Cut "a,{b,c}:u" into a alone; b and c in one group, both with the group's modifier u.
 
     Raises:
         SpecError: braces or slashes that do not match, nothing between commas.

@@ -86,7 +86,7 @@ def all_events() -> list[tuple[str, str]]:
 
 
 def parse_bits(text: str) -> Bits | None:
-    """"config:0-7,21" → bits 0 to 7 and 21 of config; None when it is of a later kernel's kind."""
+    """Read "config:0-7,21": bits 0 to 7 and 21 of config. None: of a kind that is not known here."""
     field, _, ranges = text.strip().partition(":")
     positions: list[int] = []
     for part in ranges.split(","):

@@ -115,17 +115,34 @@ def _mappings(pid: int) -> list[Mapping]:
     return found
 
 
+# Fields of /proc/PID/stat behind the command, from 0: proc_pid_stat(5) counts from 3.
+_FLAGS, _THREADS = 6, 17
+_PF_KTHREAD = 0x00200000
+
+
 def process(pid: int) -> Process | None:
     """One process, or None: it has gone."""
-    threads = {}
-    try:
-        for name in os.listdir(f"/proc/{pid}/task"):
-            comm = _maybe(f"/proc/{pid}/task/{name}/comm")
-            if comm:
-                threads[int(name)] = comm.rstrip(b"\n")
-    except OSError:
+    # One read tells of most processes all there is: kernel threads have no mappings, and who
+    # has one thread needs no look into its task directory.
+    head, found, rest = _maybe(f"/proc/{pid}/stat").rpartition(b")")
+    if not found:
         return None
-    return Process(pid, threads, _mappings(pid)) if threads else None
+    fields = rest.split()
+    threads = {pid: head.partition(b"(")[2]}
+    if int(fields[_FLAGS]) & _PF_KTHREAD:
+        return Process(pid, threads, [])
+    if int(fields[_THREADS]) > 1:
+        threads |= _threads(pid)
+    return Process(pid, threads, _mappings(pid))
+
+
+def _threads(pid: int) -> dict[int, bytes]:
+    try:
+        tids = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return {}
+    names = {int(tid): _maybe(f"/proc/{pid}/task/{tid}/comm").rstrip(b"\n") for tid in tids}
+    return {tid: name for tid, name in names.items() if name}
 
 
 def _kernel_text() -> int:

@@ -12,6 +12,7 @@ only, for the keeper's sake.
 from __future__ import annotations
 
 import array
+import errno
 import socket
 import struct
 import sys
@@ -81,8 +82,12 @@ def send(link: socket.socket, data: bytes, fd: int = -1) -> None:
     """One packet.
 
     Raises:
-        OSError: EPIPE or ECONNRESET when the other end is gone.
+        OSError: EPIPE or ECONNRESET when the other end is gone; EMSGSIZE.
     """
+    if len(data) > MAX_PACKET:  # the other end would read it cut short
+        raise OSError(
+            errno.EMSGSIZE, f"a packet may have {MAX_PACKET} bytes, this one has {len(data)}"
+        )
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
     link.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 

@@ -74,5 +74,5 @@ def test_a_call_survives_the_wire_whatever_is_in_it(
 
 
 def test_a_reply_without_fds_or_error_says_nothing_of_them() -> None:
-    assert encode(Reply(msgspec.Raw(b"{}"))) == b"{}\0"
+    assert encode(Reply(msgspec.Raw(b"{}"))) == b'{"parameters":{}}\0'
     assert encode(Reply(msgspec.Raw(b'{"id":1}'), fds=2)) == b'{"parameters":{"id":1},"fds":2}\0'

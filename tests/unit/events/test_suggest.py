@@ -1,0 +1,27 @@
+"""Close matches."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkeep.events import suggest
+
+NAMES = ["cpu-clock", "cpu-cycles", "context-switches", "LLC-loads", "cs"]
+
+
+def test_the_closest_comes_first_and_strangers_do_not_come() -> None:
+    assert suggest("cpu-clok", NAMES) == ("cpu-clock", "cpu-cycles")
+    assert suggest("zebra", NAMES) == ()
+
+
+def test_case_does_not_matter() -> None:
+    assert suggest("llc-load", NAMES) == ("LLC-loads",)
+
+
+@given(st.text(max_size=12), st.lists(st.text(max_size=12), max_size=8))
+def test_at_most_three_candidates_are_given_each_once(part: str, names: list[str]) -> None:
+    found = suggest(part, names)
+    assert len(found) <= 3
+    assert len(set(found)) == len(found)
+    assert set(found) <= set(names)

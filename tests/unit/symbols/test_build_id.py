@@ -1,0 +1,58 @@
+"""Build ids of ELF files."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from perfkeep.symbols import build_id
+
+NOTE = struct.pack("=III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
+
+
+def elf(notes: bytes) -> bytes:
+    """The least 64-bit ELF file that has a PT_NOTE."""
+    header = b"\x7fELF" + bytes([2, 1 if sys.byteorder == "little" else 2, 1]) + bytes(9)
+    header += struct.pack("=HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    program = struct.pack("=IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
+    return header + program + notes
+
+
+def test_the_note_of_the_linker_is_found_among_others(tmp_path: Path) -> None:
+    other = struct.pack("=III", 4, 16, 1) + b"GNU\0" + bytes(16)
+    (tmp_path / "x").write_bytes(elf(other + NOTE))
+    assert build_id.of_file(bytes(tmp_path / "x")) == bytes(range(20))
+
+
+def test_a_file_that_is_replaced_gets_its_new_id(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(elf(NOTE))
+    assert build_id.of_file(bytes(path)) == bytes(range(20))
+    path.unlink()
+    path.write_bytes(elf(NOTE[:16] + bytes(20)) + b"longer")
+    assert build_id.of_file(bytes(path)) == bytes(20)
+
+
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", elf(b""), elf(NOTE)[:100]])
+def test_what_has_none_gives_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    assert build_id.of_file(bytes(tmp_path / "x")) is None
+
+
+def test_a_file_that_is_not_there_gives_none(tmp_path: Path) -> None:
+    assert build_id.of_file(bytes(tmp_path / "nothing")) is None
+
+
+def test_the_running_python_has_one_that_readelf_would_show() -> None:
+    found = build_id.of_file(Path(sys.executable).resolve().as_posix().encode())
+    assert found is None or len(found) in (8, 16, 20)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_notes_or_none(data: bytes) -> None:
+    found = build_id.in_notes(data)
+    assert found is None or found in data
