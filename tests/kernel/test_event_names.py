@@ -329,15 +329,17 @@ def test_a_flight_ring_raises_its_interrupt_once_per_time_round() -> None:
     (event,) = events.parse("syscalls:sys_enter_getppid")
     attr = events.for_flight_ring(event, call_chains=False)
     data = 8 * mmap.PAGESIZE
-    with open_one(event, attr.with_flags(off=Flag.DISABLED), 0, -1) as fd:
-        with mmap.mmap(fd.fileno(), data + mmap.PAGESIZE, prot=mmap.PROT_READ) as ring:
-            poll = select.poll()
-            poll.register(fd.fileno(), select.POLLIN)
-            ready = 0
-            for _ in range(10_000):
-                os.getppid()
-                ready += bool(poll.poll(0))
-            head = struct.unpack_from("=Q", ring, DATA_HEAD_OFFSET)[0]
+    with (
+        open_one(event, attr.with_flags(off=Flag.DISABLED), 0, -1) as fd,
+        mmap.mmap(fd.fileno(), data + mmap.PAGESIZE, prot=mmap.PROT_READ) as ring,
+    ):
+        poll = select.poll()
+        poll.register(fd.fileno(), select.POLLIN)
+        ready = 0
+        for _ in range(10_000):
+            os.getppid()
+            ready += bool(poll.poll(0))
+        head = struct.unpack_from("=Q", ring, DATA_HEAD_OFFSET)[0]
     times_round = (2**64 - head) / data
     assert times_round > 10
     assert ready <= times_round + 1

@@ -1,145 +1,356 @@
-"""The perf.data file of a snapshot, as stock perf reads it: without a word on stderr."""
+"""Real rings, written as perf.data: stock perf reads the file and has nothing to complain about."""
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
 import re
-import select
+import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-import perfkeep
 import pytest
+from perfkeep.abi.perf_data import Feature
+from perfkeep.abi.perf_event import (
+    DATA_HEAD_OFFSET,
+    Attr,
+    ClockId,
+    Flag,
+    Ioctl,
+    Sample,
+    Software,
+    Type,
+)
+from perfkeep.abi.records import Record
 from perfkeep.formats import perf_data
-from perfkeep.symbols import build_id
+from perfkeep.formats.perf_data import Coverage, EventDesc, PerfData, RingCopy, Window
+from perfkeep.kernel import cpus, procfs, tracefs
+from perfkeep.kernel.perf_fd import event_id
+from perfkeep.kernel.syscalls import perf_event_open
+from perfkeep.records import summary
+from perfkeep.records.sample import Layout
+from perfkeep.testing import requirements as needs
 from perfkeep.testing.load import heartbeat
-from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
 
-pytestmark = requires(perf_events, tracefs, perf_tool, root)
+pytestmark = needs.requires(needs.perf_events, needs.tracefs, needs.perf_tool, needs.root)
 
-# Sleeps and computes, so that both events have something to record, then waits.
-BUSY = """
-import hashlib, sys, time
-end = time.monotonic() + 0.4
-while time.monotonic() < end:
-    hashlib.sha256(b"x" * 4096).digest()
-    time.sleep(0.0002)
-print("done", flush=True)
-sys.stdin.read()
-"""
+COMMAND = ["perfkeep", "snapshot", "a name", "-o", "x.data"]
+_FIELDS = Sample.IDENTIFIER | Sample.TID | Sample.TIME | Sample.CPU
+_FLAGS = Flag.DISABLED | Flag.SAMPLE_ID_ALL | Flag.USE_CLOCKID
+_MAX_RECORD = 256 + 8 * 135 + 8192
 
 
-@pytest.fixture
-def data(instance: Path, tmp_path: Path) -> Iterator[Path]:
-    """A snapshot of sched_switch and cpu-clock, with call chains, of a busy process."""
-    recording = perfkeep.start(
-        "seen", ["sched:sched_switch", "cpu-clock/freq=999/"], call_chains=True, ring="1M"
+def cpu_clock() -> EventDesc:
+    attr = Attr(
+        type=Type.SOFTWARE,
+        config=Software.CPU_CLOCK,
+        sample_period=1000,
+        sample_type=_FIELDS | Sample.IP | Sample.PERIOD | Sample.CALLCHAIN,
+        flags=_FLAGS | Flag.FREQ,
+        clockid=ClockId.MONOTONIC,
     )
-    command = [sys.executable, "-c", BUSY]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as busy:
-        assert busy.stdout is not None
-        busy.stdout.readline()
-        recording.snapshot(str(tmp_path / "seen.data"))
-        busy.communicate()
-    recording.claim()
-    yield tmp_path / "seen.data"
+    return EventDesc("cpu-clock", attr, {}, None)
 
 
-def perf(*arguments: str) -> str:
-    """What perf prints; it must have nothing to complain of."""
-    got = subprocess.run(["perf", *arguments], capture_output=True, text=True, timeout=120)
-    assert (got.returncode, got.stderr) == (0, ""), arguments
-    return got.stdout
-
-
-def test_perf_script_prints_names_fields_and_kernel_symbols_in_time_order(data: Path) -> None:
-    text = perf("script", "-i", str(data))
-    assert "prev_comm=" in text and "==> next_comm=" in text
-    assert re.search(r"^\s*[0-9a-f]+ (schedule|__schedule)\+0x", text, re.M)
-    assert re.search(r"^python.* cpu-clock: *$", text, re.M) or "cpu-clock" in text
-    times = [float(one) for one in re.findall(r"\[\d{3}\]\s+(\d+\.\d+):", text)]
-    assert len(times) > 100 and times == sorted(times)
-    # Processes that live are known by their name.
-    assert re.search(r"^python\S*\s+\d+ \[", text, re.M)
-
-
-def test_perf_script_resolves_user_code_by_the_mappings_of_the_snapshot(data: Path) -> None:
-    text = perf("report", "--stdio", "-i", str(data), "--sort", "dso,sym", "-g", "none")
-    assert re.search(r"%\s+lib\S+\.so\S*\s+\[\.\] [a-zA-Z_]", text)
-
-
-def test_perf_evlist_tells_the_events_apart(data: Path) -> None:
-    text = perf("evlist", "-v", "--input", str(data))
-    first, second = [line for line in text.splitlines() if not line.startswith("#")]
-    assert first.startswith("sched:sched_switch: type: 2") and "RAW" in first
-    assert second.startswith("cpu-clock: type: 1") and "freq: 1" in second
-    assert "write_backward: 1" in first and "sample_id_all: 1" in first
-
-
-def test_perf_report_counts_both_events(data: Path) -> None:
-    text = perf("report", "--stdio", "-i", str(data), "--sort", "comm", "-g", "none")
-    assert re.search(r"Samples: \S+ +of event 'sched:sched_switch'", text)
-    assert re.search(r"Samples: \S+ +of event 'cpu-clock'", text)
-    assert "Total Lost Samples: 0" in text
-
-
-def test_perf_finds_the_build_ids_of_kernel_and_files(data: Path) -> None:
-    found = dict(
-        reversed(line.split(maxsplit=1))
-        for line in perf("buildid-list", "-i", str(data)).splitlines()
+def tracepoint(system: str, name: str, call_chains: bool = True) -> EventDesc:
+    found = tracefs.tracepoint(system, name)
+    # perf script prints the call chains of events that record their address, too, only.
+    chain = Sample.CALLCHAIN | Sample.IP if call_chains else Sample(0)
+    attr = Attr(
+        type=Type.TRACEPOINT,
+        config=found.id,
+        sample_period=1,
+        sample_type=_FIELDS | Sample.RAW | chain,
+        flags=_FLAGS,
+        clockid=ClockId.MONOTONIC,
     )
-    kernel = build_id.in_notes(Path("/sys/kernel/notes").read_bytes())
-    assert kernel is not None and found["[kernel.kallsyms]"] == kernel.hex()
-    libc = next(path for path in found if "/libc.so" in path)
-    ours = build_id.of_file(os.fsencode(libc))
-    assert ours is not None and found[libc] == ours.hex()
+    return EventDesc(f"{system}:{name}", attr, {}, (system, name, found.id, found.format))
 
 
-def test_the_header_says_where_when_and_by_which_command(data: Path) -> None:
-    text = perf("script", "--header-only", "-i", str(data))
+@dataclass
+class Recorded:
+    """Events that run on every CPU, and their rings."""
+
+    events: list[EventDesc]
+    kind: str
+    size: int
+    rings: dict[int, mmap.mmap] = field(default_factory=dict)
+    fds: list[int] = field(default_factory=list)
+
+    def head(self, cpu: int) -> int:
+        return int(struct.unpack_from("=Q", self.rings[cpu], DATA_HEAD_OFFSET)[0])
+
+    def written(self, cpu: int) -> int:
+        head = self.head(cpu)
+        return -head % 2**64 if self.kind == "backward" else head
+
+    def copies(self) -> Iterator[RingCopy]:
+        """As the broker makes them: straight, from data_head on."""
+        for cpu, ring in self.rings.items():
+            before = self.head(cpu)
+            area, at = ring[mmap.PAGESIZE :], before % self.size
+            if self.written(cpu) < self.size:
+                data = area[at:] if self.kind == "backward" and at else area[:at]
+                if self.kind == "backward" and not at:
+                    data = b""
+            else:
+                data = area[at:] + area[:at]
+            view = memoryview(data)
+            kind = "backward" if self.kind == "backward" else "forward"
+            yield RingCopy(cpu, view, before, self.head(cpu), kind, self.size, _MAX_RECORD)
+
+    def wait_until(self, bytes_written: int) -> None:
+        """Until every ring has seen so much."""
+        deadline = time.monotonic() + 30
+        while min(self.written(cpu) for cpu in self.rings) < bytes_written:
+            assert time.monotonic() < deadline, f"the rings stay below {bytes_written} bytes"
+            os.sched_yield()
+
+    def write(self, path: Path, window: Window = Window()) -> Coverage:  # noqa: B008
+        with open(path, "w+b") as out:
+            return perf_data.write_snapshot(
+                out, self.events, self.copies(), procfs.scan(), window, COMMAND
+            )
+
+
+@contextmanager
+def recorded(*events: EventDesc, kind: str = "backward", size: int = 1 << 20) -> Iterator[Recorded]:
+    """Every event on every CPU; the first owns the CPU's ring, the others are pointed at it."""
+    backward = Flag.WRITE_BACKWARD if kind == "backward" else Flag(0)
+    events = tuple(
+        EventDesc(one.name, one.attr.with_flags(backward), {}, one.tracepoint) for one in events
+    )
+    made = Recorded(list(events), kind, size)
+    with ExitStack() as stack:
+        for cpu in cpus.online():
+            owner = None
+            for event in events:
+                fd = stack.enter_context(perf_event_open(event.attr, -1, cpu)).fileno()
+                event.ids[cpu] = [event_id(fd)]
+                if owner is None:
+                    owner = fd
+                    ring = mmap.mmap(fd, size + mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+                    made.rings[cpu] = stack.enter_context(ring)
+                else:
+                    fcntl.ioctl(fd, Ioctl.SET_OUTPUT, owner)
+                made.fds.append(fd)
+        for fd in made.fds:
+            fcntl.ioctl(fd, Ioctl.ENABLE, 0)
+        yield made
+
+
+@contextmanager
+def load() -> Iterator[None]:
+    with ExitStack() as stack:
+        for cpu in cpus.online():
+            stack.enter_context(heartbeat(cpu))
+        yield
+
+
+def perf(*words: str) -> str:
+    """What a perf command prints; it has to end well and to complain about nothing."""
+    done = subprocess.run(
+        ["perf", *words], capture_output=True, text=True, errors="replace", check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two events on all CPUs for a while, in one file."""
+    path = tmp_path_factory.mktemp("data") / "x.data"
+    with recorded(tracepoint("sched", "sched_switch"), cpu_clock()) as made, load():
+        made.wait_until(300_000)
+        coverage = made.write(path)
+    assert coverage.complete
+    return path
+
+
+@cache
+def script(path: Path, fields: str) -> list[str]:
+    return perf("script", "-i", str(path), "-F", fields).splitlines()
+
+
+def read(path: Path) -> PerfData:
+    return perf_data.read(str(path))
+
+
+def test_perf_script_tells_the_events_apart_and_sees_every_sample(snapshot: Path) -> None:
+    names = [line.strip().rstrip(":") for line in script(snapshot, "event")]
+    got = read(snapshot)
+    kinds = {id: event.name for event in got.events for id in event.all_ids}
+    layout = Layout(got.events[0].attr)
+    ours = [kinds[layout.identifier(r) or 0] for kind, r in got.records() if kind == Record.SAMPLE]
+    assert {name: names.count(name) for name in set(names)} == {
+        name: ours.count(name) for name in set(ours)
+    }
+    assert set(ours) == {"sched:sched_switch", "cpu-clock"}
+
+
+def test_perf_script_prints_times_in_order(snapshot: Path) -> None:
+    times = [float(line.strip().rstrip(":")) for line in script(snapshot, "time")]
+    assert len(times) > 1000 and times == sorted(times)
+    first, last = read(snapshot).sample_time or (0, 0)
+    assert times[0] == pytest.approx(first / 1e9, abs=2e-6)
+    assert times[-1] == pytest.approx(last / 1e9, abs=2e-6)
+
+
+def test_perf_script_decodes_the_fields_of_tracepoints(snapshot: Path) -> None:
+    lines = [
+        line
+        for line in perf("script", "-i", str(snapshot), "-G").splitlines()
+        if "sched:sched_switch:" in line
+    ]
+    told = re.compile(
+        r"prev_comm=\S.* prev_pid=\d+ prev_prio=\d+ prev_state=\S+ ==> next_comm=\S.* next_pid=\d+"
+    )
+    assert lines and all(told.search(line) for line in lines)
+    assert any("next_comm=python" in line for line in lines)
+
+
+def test_perf_script_names_processes_and_cpus(snapshot: Path) -> None:
+    lines = script(snapshot, "comm,pid,tid,cpu")
+    assert any(re.match(r"\s*python\S*\s+\d+/\d+\s+\[00\d\]", line) for line in lines)
+    assert {int(c) for line in lines for c in re.findall(r"\[(\d+)\]", line)} == set(cpus.online())
+
+
+def test_perf_script_names_functions_of_the_kernel_and_of_libraries(snapshot: Path) -> None:
+    lines = script(snapshot, "event,ip,sym,dso")
+    assert any("__schedule" in line and "[kernel.kallsyms]" in line for line in lines)
+    assert any(".so" in line or "/python" in line for line in lines)
+
+
+def test_perf_report_shows_both_events_without_a_warning(snapshot: Path) -> None:
+    text = perf("report", "--stdio", "-i", str(snapshot), "--sort", "comm", "-g", "none")
+    assert "of event 'sched:sched_switch'" in text and "of event 'cpu-clock'" in text
+    assert re.search(r"\d+\.\d+%\s+python", text)
+
+
+def test_perf_evlist_shows_the_attrs(snapshot: Path) -> None:
+    text = perf("evlist", "-v", "-i", str(snapshot))
+    switch, clock = [line for line in text.splitlines() if not line.startswith("#")]
+    assert switch.startswith("sched:sched_switch: type: 2,") and "write_backward: 1" in switch
+    assert clock.startswith("cpu-clock: type: 1,") and "freq: 1" in clock
+    assert "sample_type: IP|TID|TIME|CALLCHAIN|CPU|PERIOD|IDENTIFIER" in clock
+
+
+def test_perf_buildid_list_has_the_kernel_and_the_libraries(snapshot: Path) -> None:
+    ids = dict(reversed(line.split(" ", 1)) for line in perf(
+        "buildid-list", "-i", str(snapshot)).splitlines())  # fmt: skip
+    assert ids["[kernel.kallsyms]"] == perf("buildid-list", "-k").strip()
+    libc = next(path for path in ids if "/libc" in path)
+    assert re.fullmatch("[0-9a-f]{40}", ids[libc])
+    noted = subprocess.run(["file", "-L", libc], capture_output=True, text=True, check=False)
+    assert noted.returncode or ids[libc] in noted.stdout
+
+
+def test_perf_prints_where_when_and_by_what_the_file_was_made(snapshot: Path) -> None:
+    header = perf("script", "--header-only", "-i", str(snapshot))
     names = os.uname()
-    assert f"# hostname : {names.nodename}" in text
-    assert f"# os release : {names.release}" in text
-    assert re.search(r"# cpudesc : \S", text) and re.search(r"# time of first sample : \d", text)
-    assert f"# cmdline : {sys.argv[0]}" in text
-    assert "clockid: monotonic (1)" in text
+    for line in (
+        f"# hostname : {names.nodename}",
+        f"# os release : {names.release}",
+        f"# arch : {names.machine}",
+        f"# nrcpus online : {len(cpus.online())}",
+        "# cmdline : perfkeep snapshot a name -o x.data",
+        "# clockid: monotonic (1)",
+    ):
+        assert line in header
+    assert re.search(r"# perf version : perfkeep \S+", header)
+    assert re.search(r"# reference time: .* = \d+\.\d+ \(monotonic\)", header)
+    # What we could not say is not there, rather than wrong.
+    assert re.search(r"# cpudesc : \S+", header) and re.search(r"# total memory : \d+ kB", header)
 
 
-def test_every_sample_that_perf_prints_is_one_that_we_read(data: Path) -> None:
-    from perfkeep.abi.records import Record
-
-    ours = sum(kind == Record.SAMPLE for kind, _ in perf_data.read(str(data)).records())
-    lines = perf("script", "-i", str(data), "-F", "event", "-G").splitlines()
-    assert ours == sum(bool(line.strip()) for line in lines)
-
-
-def test_samples_wake_nobody_up_but_once_in_a_ring(instance: Path) -> None:
-    recording = perfkeep.start("quiet", ["sched:sched_switch"], ring="64K")
-    id = recording.info.events[0].id
-    poll, wakeups, deadline = select.poll(), 0, time.monotonic() + 1
-    with heartbeat(0), perfkeep.reopen(id, 0) as event:
-        poll.register(event.fileno(), select.POLLIN)
-        before = event.read().value
-        while (left := deadline - time.monotonic()) > 0:
-            wakeups += bool(poll.poll(left * 1000))
-        samples = event.read().value - before
-    recording.claim()
-    assert samples > 1000
-    # At most at every half ring, and a sample takes more than 64 bytes.
-    assert wakeups <= samples * 200 // (32 << 10) + 1
+def test_our_own_reader_has_the_same_facts(snapshot: Path) -> None:
+    got = read(snapshot)
+    assert got.command == COMMAND
+    assert got.text(Feature.HOSTNAME) == os.uname().nodename
+    assert [event.name for event in got.events] == ["sched:sched_switch", "cpu-clock"]
+    sources = [summary.Source(e.name, e.attr, e.all_ids) for e in got.events]
+    rows = summary.table(sources, got.records())
+    assert any(row.comm.startswith("python") and row.samples for row in rows)
+    assert sum(row.share or 0 for row in rows) == pytest.approx(1)
 
 
-def test_a_file_of_stock_perf_is_read_as_well(tmp_path: Path) -> None:
-    path = tmp_path / "perf.data"
-    subprocess.run(
-        ["perf", "record", "-q", "-e", "cpu-clock", "-o", str(path), "true"],
-        check=True,
-        capture_output=True,
+def test_a_ring_that_has_wrapped_many_times_is_read_without_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "x.data"
+    with recorded(tracepoint("sched", "sched_switch"), cpu_clock(), size=1 << 18) as made, load():
+        made.wait_until(3 << 18)
+        coverage = made.write(path)
+    assert all(cpu.records > 100 and cpu.bytes > 1 << 17 for cpu in coverage.cpus)
+    times = [float(line.strip().rstrip(":")) for line in script(path, "time")]
+    assert len(times) == sum(cpu.records for cpu in coverage.cpus) and times == sorted(times)
+
+
+def test_a_wrapped_forward_ring_is_read_from_its_first_whole_record(tmp_path: Path) -> None:
+    path = tmp_path / "x.data"
+    events = tracepoint("sched", "sched_switch"), cpu_clock()
+    with recorded(*events, kind="forward", size=1 << 18) as made, load():
+        made.wait_until(3 << 18)
+        coverage = made.write(path)
+    assert all(cpu.records > 100 and cpu.bytes > 1 << 17 for cpu in coverage.cpus)
+    assert len(script(path, "time")) == sum(cpu.records for cpu in coverage.cpus)
+
+
+def test_a_window_holds_what_lies_in_it_and_says_whether_it_was_reached(tmp_path: Path) -> None:
+    path = tmp_path / "x.data"
+    with recorded(tracepoint("sched", "sched_switch", call_chains=False), size=1 << 23) as made, load():
+        made.wait_until(100_000)
+        since = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        made.wait_until(max(map(made.written, made.rings)) + 100_000)
+        until = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        made.wait_until(max(map(made.written, made.rings)) + 50_000)
+        coverage = made.write(path, Window(since, until))
+    assert coverage.complete
+    times = [float(line.strip().rstrip(":")) for line in script(path, "time")]
+    assert since / 1e9 - 1e-5 < times[0] < times[-1] < until / 1e9 + 1e-5
+    assert all(since <= (cpu.first_ns or 0) < since + 10**8 for cpu in coverage.cpus)
+
+
+def test_a_beginning_that_was_overwritten_is_not_reached(tmp_path: Path) -> None:
+    with recorded(tracepoint("sched", "sched_switch"), size=1 << 17) as made, load():
+        since = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        made.wait_until(3 << 17)
+        coverage = made.write(tmp_path / "x.data", Window(since))
+    assert not coverage.complete
+    assert not any(cpu.reached for cpu in coverage.cpus)
+
+
+def test_no_sample_is_missing_between_two_snapshots(tmp_path: Path) -> None:
+    paths = tmp_path / "1.data", tmp_path / "2.data"
+    with recorded(tracepoint("sched", "sched_switch", call_chains=False)) as made, load():
+        made.wait_until(200_000)
+        made.write(paths[0])
+        made.write(paths[1])
+    first, second = (
+        [bytes(r) for kind, r in read(path).records() if kind == Record.SAMPLE] for path in paths
     )
-    got = perf_data.read(str(path))
-    assert [event.name.split(":")[0] for event in got.events] == ["cpu-clock"]
-    assert got.command[:2] == ["/usr/bin/perf", "record"] or "record" in got.command
-    assert sum(1 for _ in got.records()) > 1
+    # The second has all of the first, and nothing was recorded before what the first begins with.
+    assert set(first) <= set(second) and len(second) > len(first)
+
+
+def test_files_of_stock_perf_record_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "stock.data"
+    done = subprocess.run(
+        ["perf", "record", "-q", "-e", "sched:sched_switch", "-e", "cpu-clock", "-a", "-g",
+         "-o", str(path), "--", "sleep", "0.1"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    got = read(path)
+    assert [event.name for event in got.events][:2] == ["sched:sched_switch", "cpu-clock"]
+    assert got.text(Feature.HOSTNAME) == os.uname().nodename
+    assert got.command[1:3] == ["record", "-q"]
+    layouts = {id: Layout(event.attr) for event in got.events for id in event.all_ids}
+    any_layout = Layout(got.events[0].attr)
+    samples = [r for kind, r in got.records() if kind == Record.SAMPLE]
+    decoded = [layouts[any_layout.identifier(r) or 0].decode(r) for r in samples]
+    assert len(decoded) == len(script(path, "time"))
+    assert all(one.callchain and one.time for one in decoded)

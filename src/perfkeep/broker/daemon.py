@@ -14,6 +14,7 @@ import perfkeep
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.methods import Methods
 from perfkeep.broker.recordings import Recordings
+from perfkeep.broker.recovery import hand_over, recover
 from perfkeep.broker.service import Service
 from perfkeep.errors import Unreachable
 from perfkeep.kernel.fd import OwnedFd
@@ -80,7 +81,7 @@ class Daemon:
 
     def run(self, ready: OwnedFd | None) -> None:
         """Serve until told to end, or until nobody needs us."""
-        self.recordings.recover()
+        recover(self.recordings.keeper, self.recordings.registry)
         self._bind()
         self._watch_keeper()
         signal.set_wakeup_fd(self.service.wake_fd, warn_on_full_buffer=False)
@@ -168,7 +169,9 @@ class Daemon:
         pause = 0.1
         while True:
             try:
-                self.recordings.hand_over(KeeperLink(self._start_keeper()))
+                keeper = KeeperLink(self._start_keeper())
+                hand_over(keeper, self.recordings.registry)
+                self.recordings.keeper = keeper
                 break
             except OSError as error:
                 say(f"no keeper can be started: {error}")

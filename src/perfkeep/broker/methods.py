@@ -11,6 +11,7 @@ import msgspec
 from perfkeep.broker.connection import Connection
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.views import Views
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
@@ -37,6 +38,7 @@ class Methods:
 
     def __init__(self, recordings: Recordings, about: Callable[[], messages.About]) -> None:
         self.recordings = recordings
+        self.views = Views(recordings.registry)
         self.about = about
         self._table: dict[str, Callable[[Connection, msgspec.Struct], Answer]] = {
             name: getattr(self, name) for name in METHODS | SERVICE_METHODS
@@ -62,13 +64,13 @@ class Methods:
         return status, []
 
     def List(self, connection: Connection, _: Nothing) -> Answer:
-        return self.recordings.visible(connection.peer), []
+        return self.views.visible(connection.peer), []
 
     def Show(self, connection: Connection, named: messages.Named) -> Answer:
-        return self.recordings.show(connection.peer, named.name), []
+        return self.views.show(connection.peer, named.name), []
 
     def Stat(self, connection: Connection, named: messages.Named) -> Answer:
-        return self.recordings.stat(connection.peer, named.name), []
+        return self.views.stat(connection.peer, named.name), []
 
     def Stage(self, connection: Connection, _: Nothing) -> Answer:
         """The fds that came with this call wait for the Start or Add that uses them."""
@@ -107,10 +109,10 @@ class Methods:
         return Nothing(), []
 
     def Reopen(self, connection: Connection, request: messages.ById) -> Answer:
-        return self.recordings.reopen(connection.peer, request.id, request.cpu)
+        return self.views.reopen(connection.peer, request.id, request.cpu)
 
     def BeginSnapshot(self, connection: Connection, named: messages.Named) -> Answer:
-        answer, connection.rings = self.recordings.begin_snapshot(connection.peer, named.name)
+        answer, connection.rings = self.views.begin_snapshot(connection.peer, named.name)
         return answer, []
 
     def CopyRing(self, connection: Connection, request: messages.CopyRing) -> Answer:

@@ -1,15 +1,7 @@
-"""What can be done with recordings: make, change, count, reopen and end them.
+"""What can be done to recordings: make, change and end them.
 
 Works on fds that a client opened with its own rights; opens no event itself. Whatever fails
 half-way leaves no fd, ring, id or name behind.
-
-On the keeper's shelf a recording is, under its id R:
-
-    R/                      RecordingValue, put last: without it the rest means nothing
-    R/k/K/                  the Kind of event with id K
-    R/r/K/                  which events of kind K left; the rings still hold records of theirs
-    R/e/K/CPU/N/            one event of it, with its fd, and its ring when it owns one
-    #ids                    the next id
 """
 
 from __future__ import annotations
@@ -19,59 +11,32 @@ import fcntl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from copy import deepcopy
 from functools import partial
 
 import msgspec
 
-from perfkeep.abi.perf_event import Attr, Ioctl, ReadFormat
-from perfkeep.broker.link import Item, KeeperLink
+from perfkeep.abi.perf_event import Ioctl
+from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.permission import check
 from perfkeep.broker.registry import Event, KindOfEvent, Recording, Registry, check_name
+from perfkeep.broker.remembered import (
+    IDS,
+    EventValue,
+    event_key,
+    kind_key,
+    remember,
+    retired_key,
+)
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
 from perfkeep.kernel import cpus, perf_fd, refusal
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
-from perfkeep.wire.messages import Kind, Owner, Ring, Slot
+from perfkeep.wire.messages import Kind, Owner, Slot
 from perfkeep.wire.socket import Peer
 
-_IDS = b"#ids"
 #: A recording remembers no more kinds of event that left it; the oldest is forgotten first.
 _MOST_RETIRED = 256
-
-
-class RecordingValue(msgspec.Struct):
-    """What the keeper remembers of a recording for the next broker."""
-
-    id: int
-    name: str
-    owner: Owner
-    ring: Ring
-    target: str
-    created_ns: int
-    mode: int
-    gid: int
-    enabled: bool
-
-
-class EventValue(msgspec.Struct, omit_defaults=True):
-    """What the keeper remembers beside an event's fd.
-
-    `retired`: the event was removed, and stays only as the owner of a ring that others use.
-    """
-
-    kind: int
-    cpu: int
-    retired: bool = False
-
-
-def _kind_key(recording: Recording, id: int) -> bytes:
-    return b"%sk/%d/" % (recording.prefix, id)
-
-
-def _retired_key(recording: Recording, id: int) -> bytes:
-    return b"%sr/%d/" % (recording.prefix, id)
 
 
 class Undo:
@@ -110,7 +75,7 @@ class Recordings:
             self.registry.check_free(request.name)
         events = self._check_fds(request.kinds, request.slots, fds)
         ids = self.registry.allocate(len(request.kinds))
-        self.keeper.put(_IDS, b"%d" % self.registry.next_id)
+        self.keeper.put(IDS, b"%d" % self.registry.next_id)
         recording = Recording(
             ids[0],
             request.name or str(ids[0]),
@@ -123,7 +88,7 @@ class Recordings:
         with Undo() as undo:
             made = self._join(recording, dict(zip(ids, request.kinds, strict=True)), events, undo)
             undo.push(partial(self.keeper.drop, recording.prefix))
-            self._remember(recording)
+            remember(self.keeper, recording)
             self.registry.add(recording)
             undo.push(partial(self.registry.remove, recording))
             self._publish(recording, made)
@@ -135,7 +100,7 @@ class Recordings:
         check(peer.uid, recording.owner.uid, recording.name, "add to")
         events = self._check_fds(request.kinds, request.slots, fds)
         ids = self.registry.allocate(len(request.kinds))
-        self.keeper.put(_IDS, b"%d" % self.registry.next_id)
+        self.keeper.put(IDS, b"%d" % self.registry.next_id)
         with Undo() as undo:
             made = self._join(recording, dict(zip(ids, request.kinds, strict=True)), events, undo)
             undo.push(partial(self._unpublish, recording, made))
@@ -202,12 +167,12 @@ class Recordings:
         """Give the events their rings, and put them on the keeper's shelf."""
         made = [KindOfEvent(id, kind) for id, kind in kinds.items()]
         for kind in made:
-            key = _kind_key(recording, kind.id)
+            key = kind_key(recording, kind.id)
             undo.push(partial(self.keeper.drop, key))
             self.keeper.put(key, msgspec.json.encode(kind.kind))
         for slot, fd, kernel_id in events:
             kind = made[slot.kind]
-            key = b"%se/%d/%d/%d/" % (recording.prefix, kind.id, slot.cpu, len(kind.events))
+            key = event_key(recording, kind, slot.cpu)
             undo.push(partial(self.keeper.drop, key))
             value = msgspec.json.encode(EventValue(kind.id, slot.cpu))
             ring = recording.rings.get(slot.cpu)
@@ -255,12 +220,6 @@ class Recordings:
             command = ""
         return Owner(peer.uid, peer.gid, peer.pid, command)
 
-    def _remember(self, recording: Recording) -> None:
-        value = RecordingValue(
-            **{name: getattr(recording, name) for name in RecordingValue.__struct_fields__}
-        )
-        self.keeper.put(recording.prefix, msgspec.json.encode(value))
-
     # --- changing and ending ----------------------------------------------------------------
 
     def switch(self, peer: Peer, name: str, on: bool) -> None:
@@ -270,7 +229,7 @@ class Recordings:
         for event in recording.events():
             fcntl.ioctl(event.fd.fileno(), Ioctl.ENABLE if on else Ioctl.DISABLE, 0)
         recording.enabled = on
-        self._remember(recording)
+        remember(self.keeper, recording)
 
     def remove(self, peer: Peer, name: str, ids: list[int]) -> None:
         """Take kinds of event out; the last kinds take the recording with them."""
@@ -322,7 +281,7 @@ class Recordings:
         self._retire(recording, kind, event)
         self.registry.remove_event(recording, kind, event)
         if kind.id not in recording.kinds:
-            self.keeper.drop(_kind_key(recording, kind.id))
+            self.keeper.drop(kind_key(recording, kind.id))
 
     def _retire(self, recording: Recording, kind: KindOfEvent, event: Event) -> None:
         """Remember whose records these were, for snapshots to come."""
@@ -330,194 +289,12 @@ class Recordings:
             kind.id, messages.KindInSnapshot(kind.id, kind.kind, {})
         )
         gone.kernel_ids.setdefault(event.cpu, []).append(event.kernel_id)
-        self.keeper.put(_retired_key(recording, kind.id), msgspec.json.encode(gone))
+        self.keeper.put(retired_key(recording, kind.id), msgspec.json.encode(gone))
         if len(recording.retired) > _MOST_RETIRED:
             oldest = next(iter(recording.retired))
             del recording.retired[oldest]
-            self.keeper.drop(_retired_key(recording, oldest))
+            self.keeper.drop(retired_key(recording, oldest))
 
     def _drop_if_empty(self, recording: Recording) -> None:
         if not recording.kinds:
             self.keeper.drop(recording.prefix)
-
-    # --- looking ----------------------------------------------------------------------------
-
-    def info(self, recording: Recording) -> messages.RecordingInfo:
-        """One recording as lists show it."""
-        return messages.RecordingInfo(
-            recording.name,
-            recording.id,
-            self._state(recording),
-            recording.created_ns,
-            recording.owner,
-            recording.mode,
-            recording.gid,
-            recording.ring,
-            recording.target,
-            [
-                messages.EventInfo(kind.id, kind.kind.event, kind.cpus)
-                for kind in recording.kinds.values()
-            ],
-        )
-
-    def _state(self, recording: Recording) -> messages.State:
-        # With a ring an event hangs up only when its task is gone; ask until one lives.
-        if all(perf_fd.hung_up(event.fd.fileno()) for event in recording.events()):
-            return "ended"
-        return "running" if self._runs(recording) else "disabled"
-
-    def _runs(self, recording: Recording) -> bool:
-        """Ask the kernel: whoever has an event's fd may have switched it without telling us.
-
-        While an event of a CPU is enabled its time runs, so two readings differ. The time of a
-        task's event runs only while the task does; there we know what we were told.
-        """
-        kind = next(iter(recording.kinds.values()))
-        read_format = Attr.unpack(kind.kind.attr).read_format
-        if not read_format & ReadFormat.TOTAL_TIME_ENABLED or not recording.of_cpus:
-            return recording.enabled
-        fd = kind.events[0].fd.fileno()
-        first, second = perf_fd.read(fd, read_format), perf_fd.read(fd, read_format)
-        return second.time_enabled_ns > first.time_enabled_ns
-
-    def visible(self, peer: Peer) -> messages.Recordings:
-        """What this peer may see, oldest first."""
-        return messages.Recordings(
-            [self.info(one) for one in self.registry if peer.uid in (0, one.owner.uid)]
-        )
-
-    def show(self, peer: Peer, name: str) -> messages.RecordingInfo:
-        recording = self.registry.get(name)
-        check(peer.uid, recording.owner.uid, name, "look at")
-        return self.info(recording)
-
-    def stat(self, peer: Peer, name: str) -> messages.Stat:
-        """The counts of every event, summed per CPU."""
-        recording = self.registry.get(name)
-        check(peer.uid, recording.owner.uid, name, "read")
-        events = []
-        for kind in recording.kinds.values():
-            read_format = Attr.unpack(kind.kind.attr).read_format
-            sums: dict[int, list[int]] = {}
-            for event in kind.events:
-                got = perf_fd.read(event.fd.fileno(), read_format)
-                total = sums.setdefault(event.cpu, [0, 0, 0, 0])
-                parts = (got.value, got.time_enabled_ns, got.time_running_ns, got.lost)
-                for place, part in enumerate(parts):
-                    total[place] += part
-            counts = [messages.Counts(cpu, *total) for cpu, total in sorted(sums.items())]
-            events.append(messages.EventCounts(kind.id, kind.kind.event, counts))
-        return messages.Stat(name, events)
-
-    def reopen(self, peer: Peer, id: int, cpu: int) -> tuple[messages.Reopened, list[OwnedFd]]:
-        """The fd of one event; and its ring's owner when that is another event.
-
-        Raises:
-            BrokerError: EINVAL bad CPU or an event of a process · EACCES · ENOENT.
-        """
-        if cpu < 0 or cpu not in cpus.possible():
-            raise BrokerError(errno.EINVAL, f"there is no CPU {cpu} on this machine")
-        recording, kind = self.registry.kind(id)
-        check(peer.uid, recording.owner.uid, recording.name, "reopen")
-        events = [event for event in kind.events if event.cpu == cpu]
-        if not events:
-            raise BrokerError(
-                errno.ENOENT,
-                f"event {id} does not exist on CPU {cpu}; it lives on "
-                f"{cpus.format_list(kind.cpus)}",
-            )
-        if len(events) > 1:
-            raise BrokerError(
-                errno.EINVAL,
-                f"event {id} is {len(events)} events on CPU {cpu}, one for each thread of a "
-                f"process; read them with: perfkeep stat {recording.name}",
-            )
-        fds = [events[0].fd]
-        ring = recording.rings[cpu]
-        if ring.key != events[0].key:
-            fds.append(ring.owner)
-        return messages.Reopened(kind.kind, recording.ring, len(fds)), fds
-
-    def begin_snapshot(self, peer: Peer, name: str) -> tuple[messages.Snapshot, list[MappedRing]]:
-        """What a snapshot will hold, and the rings to copy, which stay though it be claimed."""
-        recording = self.registry.get(name)
-        check(peer.uid, recording.owner.uid, name, "take a snapshot of")
-        kinds = {
-            id: messages.KindInSnapshot(id, gone.kind, deepcopy(gone.kernel_ids))
-            for id, gone in recording.retired.items()
-        }
-        for kind in recording.kinds.values():
-            one = kinds.setdefault(kind.id, messages.KindInSnapshot(kind.id, kind.kind, {}))
-            for event in kind.events:
-                one.kernel_ids.setdefault(event.cpu, []).append(event.kernel_id)
-        rings = [ring for _, ring in sorted(recording.rings.items())]
-        found = [kind for _, kind in sorted(kinds.items())]
-        return messages.Snapshot(self.info(recording), found, [r.cpu for r in rings]), rings
-
-    # --- after a broker died ----------------------------------------------------------------
-
-    def recover(self) -> None:
-        """Rebuild the registry from the keeper's shelf; drop what was never finished."""
-        items = {item.key: item for item in self.keeper.items()}
-        if _IDS in items:
-            self.registry.next_id = int(items.pop(_IDS).value)
-        metas = [item for key, item in items.items() if key.count(b"/") == 1]
-        for meta in metas:
-            value = msgspec.json.decode(meta.value, type=RecordingValue)
-            recording = Recording(
-                value.id, value.name, value.owner, value.ring, value.target, value.created_ns
-            )
-            recording.mode, recording.gid = value.mode, value.gid
-            recording.enabled = value.enabled
-            self._recover(recording, items)
-            if recording.kinds:
-                self.registry.add(recording)
-        known = tuple(recording.prefix for recording in self.registry)
-        for key in items:
-            if not key.startswith(known):
-                self.keeper.drop(key)
-
-    def _recover(self, recording: Recording, items: dict[bytes, Item]) -> None:
-        mine = {key: item for key, item in items.items() if key.startswith(recording.prefix)}
-        for key, item in mine.items():
-            if key.startswith(recording.prefix + b"k/"):
-                id = int(key.split(b"/")[2])
-                recording.kinds[id] = KindOfEvent(id, msgspec.json.decode(item.value, type=Kind))
-            elif key.startswith(recording.prefix + b"r/"):
-                gone = msgspec.json.decode(item.value, type=messages.KindInSnapshot)
-                recording.retired[gone.id] = gone
-        # Owners of rings first, so that every event finds its ring.
-        for key, item in sorted(mine.items(), key=lambda pair: -pair[1].ring_bytes):
-            if item.fd is None:
-                continue
-            value = msgspec.json.decode(item.value, type=EventValue)
-            if item.ring_bytes:
-                recording.rings[value.cpu] = MappedRing(
-                    value.cpu, item.fd, key, item.ring_bytes, recording.ring.kind == "backward"
-                )
-            if value.retired or value.kind not in recording.kinds:
-                continue
-            kernel_id = perf_fd.event_id(item.fd.fileno())
-            event = Event(value.cpu, item.fd, kernel_id, key)
-            recording.kinds[value.kind].events.append(event)
-            recording.rings[value.cpu].users += 1
-
-    def hand_over(self, keeper: KeeperLink) -> None:
-        """Give everything to a new keeper; the old one died."""
-        self.keeper = keeper
-        keeper.put(_IDS, b"%d" % self.registry.next_id)
-        for recording in self.registry:
-            for cpu, ring in recording.rings.items():
-                # Overwritten below when the owner is still an event of its own.
-                value = EventValue(0, cpu, retired=True)
-                keeper.put(ring.key, msgspec.json.encode(value), ring.owner.fileno(), ring.bytes)
-            for gone in recording.retired.values():
-                keeper.put(_retired_key(recording, gone.id), msgspec.json.encode(gone))
-            for kind in recording.kinds.values():
-                keeper.put(_kind_key(recording, kind.id), msgspec.json.encode(kind.kind))
-                for event in kind.events:
-                    value = EventValue(kind.id, event.cpu)
-                    owns = recording.rings[event.cpu].key == event.key
-                    fd = -1 if owns else event.fd.fileno()
-                    keeper.put(event.key, msgspec.json.encode(value), fd)
-            self._remember(recording)

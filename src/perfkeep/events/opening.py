@@ -47,7 +47,12 @@ def for_flight_ring(event: Event, call_chains: bool, inherit: bool = False) -> A
         SpecError: a frequency above kernel.perf_event_max_sample_rate.
     """
     attr = _with_samples(event, _with_period(event.attr, event), call_chains)
-    attr = attr.with_flags(Flag.WRITE_BACKWARD | (Flag.INHERIT if inherit else Flag(0)))
+    attr = replace(
+        attr.with_flags(
+            Flag.WRITE_BACKWARD | Flag.WATERMARK | (Flag.INHERIT if inherit else Flag(0))
+        ),
+        wakeup_events=_NEVER_WAKE,
+    )
     return attr if _can_sample(event, attr) else _counting_only(attr)
 
 
@@ -93,10 +98,9 @@ def _with_samples(event: Event, attr: Attr, call_chains: bool) -> Attr:
             f"freq={attr.sample_period}",
         )
     return replace(
-        attr.with_flags(Flag.DISABLED | Flag.SAMPLE_ID_ALL | Flag.USE_CLOCKID | Flag.WATERMARK),
+        attr.with_flags(Flag.DISABLED | Flag.SAMPLE_ID_ALL | Flag.USE_CLOCKID),
         sample_type=attr.sample_type | _sample_type(event, attr, call_chains),
         read_format=_READ_FORMAT,
-        wakeup_events=_NEVER_WAKE,
         clockid=ClockId.MONOTONIC,
     )
 

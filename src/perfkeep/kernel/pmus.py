@@ -56,10 +56,7 @@ class Pmu(NamedTuple):
 
 def names() -> list[str]:
     """The PMUs of this machine, sorted."""
-    try:
-        return sorted(os.listdir(DEVICES))
-    except FileNotFoundError:
-        return []
+    return _listed(DEVICES)
 
 
 def load(name: str) -> Pmu:
@@ -77,7 +74,7 @@ def load(name: str) -> Pmu:
 
 def with_event(event: str) -> list[str]:
     """The PMUs that have a named event of this name."""
-    return [name for name in names() if (DEVICES / name / "events" / event).is_file()]
+    return [name for name in names() if event in _listed(DEVICES / name / "events")]
 
 
 def all_events() -> list[tuple[str, str]]:
@@ -102,11 +99,15 @@ def _text(path: Path) -> str:
     return path.read_text().strip()
 
 
-def _files(folder: Path) -> dict[str, str]:
+def _listed(folder: Path) -> list[str]:
     try:
-        return {name: _text(folder / name) for name in sorted(os.listdir(folder))}
+        return sorted(os.listdir(folder))
     except FileNotFoundError:
-        return {}
+        return []
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {name: _text(folder / name) for name in _listed(folder)}
 
 
 def _events(folder: Path) -> dict[str, str]:

@@ -138,9 +138,16 @@ def tracepoints(system_glob: str, name_glob: str) -> list[Tracepoint]:
 
 
 def _load(place: Path, system: str, name: str) -> Tracepoint:
-    if "/" in system + name or system in ("", ".", "..") or name in ("", ".", ".."):
-        raise FileNotFoundError(errno.ENOENT, "no tracepoint has such a name", f"{system}:{name}")
-    number = int(_read(place, "events", system, name, "id"))
+    missing = FileNotFoundError(errno.ENOENT, "there is no such tracepoint", f"{system}:{name}")
+    if any(part in ("", ".", "..") or "/" in part for part in (system, name)):
+        raise missing
+    try:
+        number = int(_read(place, "events", system, name, "id"))
+    except OSError as error:
+        # "sched:filter" names a file, and a folder is looked for in it.
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise missing from None
+        raise
     text = _read(place, "events", system, name, "format").decode(errors="replace")
     return Tracepoint(system, name, number, text)
 

@@ -55,6 +55,7 @@ def test_tools_times_are_the_dummies_that_perf_opens(sysfs: Path) -> None:
     ("text", "number", "part"),
     [
         ("cpu-clok", errno.ENOENT, "cpu-clok"),
+        (300 * "x", errno.ENOENT, 300 * "x"),
         ("cpu-clock:z", errno.EINVAL, "z"),
         ("cpu-clock:", errno.EINVAL, "cpu-clock:"),
         ("cpu-clock:u/freq=3/", errno.EINVAL, "cpu-clock:u"),

@@ -77,8 +77,8 @@ SYMBOLS = [
     Symbol("domain", ADDRESS + 0x10),
     Symbol("main", ADDRESS + 0x40),
     Symbol("main_table", ADDRESS + 0x60, OBJECT),
-    Symbol("helper", ADDRESS + 0x80, binding=LOCAL),
-    Symbol("helper", ADDRESS + 0xC0, binding=LOCAL),
+    Symbol("twice", ADDRESS + 0x80, binding=LOCAL),
+    Symbol("twice", ADDRESS + 0xC0, binding=LOCAL),
     Symbol("open", ADDRESS + 0x100, binding=LOCAL),
     Symbol("open", ADDRESS + 0x140),
     Symbol("imported", 0, section=0),
@@ -140,7 +140,7 @@ def test_a_visible_function_goes_before_a_local_one(program: Path) -> None:
 
 def test_two_local_functions_of_one_name_are_offered_by_offset(program: Path) -> None:
     with pytest.raises(SpecError, match="0x1080, 0x10c0") as caught:
-        parse(f"uprobe:{program}:helper")
+        parse(f"uprobe:{program}:twice")
     assert caught.value.errno == errno.EINVAL
 
 

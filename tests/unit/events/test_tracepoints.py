@@ -60,7 +60,13 @@ def test_a_misspelt_event_with_a_modifier_is_not_taken_for_a_tracepoint_alone(
     assert caught.value.suggestions[0] == "cpu-clock:u"
 
 
-@pytest.mark.parametrize("text", ["sched:no*", "no*:*", "sched:no_id", "sched:..", "..:sched"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sched:no*", "no*:*", "sched:no_id", "sched:..", "..:sched", "sched:filter", "enable:x",
+        "sched:" + 300 * "x",
+    ],
+)  # fmt: skip
 def test_what_matches_nothing_is_unknown(tracing: Path, text: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse(text)

@@ -41,7 +41,7 @@ def test_each_user_has_a_place_of_their_own(
 
 
 def test_a_path_that_no_socket_can_have_is_refused_with_its_length() -> None:
-    with pytest.raises(UsageError, match="may have 103 bytes.* has 104") as caught:
+    with pytest.raises(UsageError, match=r"may have 103 bytes.* has 104") as caught:
         Instance("/" + "x" * 103)
     assert caught.value.errno == errno.ENAMETOOLONG
     assert Instance("/" + "x" * 102).socket

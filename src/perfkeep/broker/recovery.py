@@ -1,0 +1,88 @@
+"""When a daemon has died: the registry from the keeper's shelf, the shelf from the registry."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perfkeep.broker.link import Item, KeeperLink
+from perfkeep.broker.registry import Event, KindOfEvent, Recording, Registry
+from perfkeep.broker.remembered import (
+    IDS,
+    EventValue,
+    RecordingValue,
+    kind_key,
+    remember,
+    retired_key,
+)
+from perfkeep.broker.rings import MappedRing
+from perfkeep.kernel import perf_fd
+from perfkeep.wire import messages
+from perfkeep.wire.messages import Kind
+
+
+def recover(keeper: KeeperLink, registry: Registry) -> None:
+    """Rebuild the registry from the keeper's shelf; drop what was never finished."""
+    items = {item.key: item for item in keeper.items()}
+    if IDS in items:
+        registry.next_id = int(items.pop(IDS).value)
+    metas = [item for key, item in items.items() if key.count(b"/") == 1]
+    for meta in metas:
+        value = msgspec.json.decode(meta.value, type=RecordingValue)
+        recording = Recording(
+            value.id, value.name, value.owner, value.ring, value.target, value.created_ns
+        )
+        recording.mode, recording.gid = value.mode, value.gid
+        recording.enabled = value.enabled
+        _fill(recording, items)
+        if recording.kinds:
+            registry.add(recording)
+    known = tuple(recording.prefix for recording in registry)
+    for key in items:
+        if not key.startswith(known):
+            keeper.drop(key)
+
+
+def _fill(recording: Recording, items: dict[bytes, Item]) -> None:
+    mine = {key: item for key, item in items.items() if key.startswith(recording.prefix)}
+    for key, item in mine.items():
+        if key.startswith(recording.prefix + b"k/"):
+            id = int(key.split(b"/")[2])
+            recording.kinds[id] = KindOfEvent(id, msgspec.json.decode(item.value, type=Kind))
+        elif key.startswith(recording.prefix + b"r/"):
+            gone = msgspec.json.decode(item.value, type=messages.KindInSnapshot)
+            recording.retired[gone.id] = gone
+    # Owners of rings first, so that every event finds its ring.
+    for key, item in sorted(mine.items(), key=lambda pair: -pair[1].ring_bytes):
+        if item.fd is None:
+            continue
+        value = msgspec.json.decode(item.value, type=EventValue)
+        if item.ring_bytes:
+            recording.rings[value.cpu] = MappedRing(
+                value.cpu, item.fd, key, item.ring_bytes, recording.ring.kind == "backward"
+            )
+        if value.retired or value.kind not in recording.kinds:
+            continue
+        kernel_id = perf_fd.event_id(item.fd.fileno())
+        event = Event(value.cpu, item.fd, kernel_id, key)
+        recording.kinds[value.kind].events.append(event)
+        recording.rings[value.cpu].users += 1
+
+
+def hand_over(keeper: KeeperLink, registry: Registry) -> None:
+    """Give everything to a new keeper; the old one died."""
+    keeper.put(IDS, b"%d" % registry.next_id)
+    for recording in registry:
+        for cpu, ring in recording.rings.items():
+            # Overwritten below when the owner is still an event of its own.
+            value = EventValue(0, cpu, retired=True)
+            keeper.put(ring.key, msgspec.json.encode(value), ring.owner.fileno(), ring.bytes)
+        for gone in recording.retired.values():
+            keeper.put(retired_key(recording, gone.id), msgspec.json.encode(gone))
+        for kind in recording.kinds.values():
+            keeper.put(kind_key(recording, kind.id), msgspec.json.encode(kind.kind))
+            for event in kind.events:
+                value = EventValue(kind.id, event.cpu)
+                owns = recording.rings[event.cpu].key == event.key
+                fd = -1 if owns else event.fd.fileno()
+                keeper.put(event.key, msgspec.json.encode(value), fd)
+        remember(keeper, recording)

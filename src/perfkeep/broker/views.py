@@ -1,0 +1,138 @@
+"""What can be seen of recordings: lists, counts, an event's fd, the rings to copy.
+
+Nothing here changes a recording.
+"""
+
+from __future__ import annotations
+
+import errno
+from copy import deepcopy
+
+from perfkeep.abi.perf_event import Attr, ReadFormat
+from perfkeep.broker.permission import check
+from perfkeep.broker.registry import Recording, Registry
+from perfkeep.broker.rings import MappedRing
+from perfkeep.errors import BrokerError
+from perfkeep.kernel import cpus, perf_fd
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire import messages
+from perfkeep.wire.socket import Peer
+
+
+class Views:
+    """Every operation of the interface that only looks, for a peer already known."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def info(self, recording: Recording) -> messages.RecordingInfo:
+        """One recording as lists show it."""
+        return messages.RecordingInfo(
+            recording.name,
+            recording.id,
+            self._state(recording),
+            recording.created_ns,
+            recording.owner,
+            recording.mode,
+            recording.gid,
+            recording.ring,
+            recording.target,
+            [
+                messages.EventInfo(kind.id, kind.kind.event, kind.cpus)
+                for kind in recording.kinds.values()
+            ],
+        )
+
+    def _state(self, recording: Recording) -> messages.State:
+        # With a ring an event hangs up only when its task is gone; ask until one lives.
+        if all(perf_fd.hung_up(event.fd.fileno()) for event in recording.events()):
+            return "ended"
+        return "running" if self._runs(recording) else "disabled"
+
+    def _runs(self, recording: Recording) -> bool:
+        """Ask the kernel: whoever has an event's fd may have switched it without telling us.
+
+        While an event of a CPU is enabled its time runs, so two readings differ. The time of a
+        task's event runs only while the task does; there we know what we were told.
+        """
+        kind = next(iter(recording.kinds.values()))
+        read_format = Attr.unpack(kind.kind.attr).read_format
+        if not read_format & ReadFormat.TOTAL_TIME_ENABLED or not recording.of_cpus:
+            return recording.enabled
+        fd = kind.events[0].fd.fileno()
+        first, second = perf_fd.read(fd, read_format), perf_fd.read(fd, read_format)
+        return second.time_enabled_ns > first.time_enabled_ns
+
+    def visible(self, peer: Peer) -> messages.Recordings:
+        """What this peer may see, oldest first."""
+        return messages.Recordings(
+            [self.info(one) for one in self.registry if peer.uid in (0, one.owner.uid)]
+        )
+
+    def show(self, peer: Peer, name: str) -> messages.RecordingInfo:
+        recording = self.registry.get(name)
+        check(peer.uid, recording.owner.uid, name, "look at")
+        return self.info(recording)
+
+    def stat(self, peer: Peer, name: str) -> messages.Stat:
+        """The counts of every event, summed per CPU."""
+        recording = self.registry.get(name)
+        check(peer.uid, recording.owner.uid, name, "read")
+        events = []
+        for kind in recording.kinds.values():
+            read_format = Attr.unpack(kind.kind.attr).read_format
+            sums: dict[int, list[int]] = {}
+            for event in kind.events:
+                got = perf_fd.read(event.fd.fileno(), read_format)
+                total = sums.setdefault(event.cpu, [0, 0, 0, 0])
+                parts = (got.value, got.time_enabled_ns, got.time_running_ns, got.lost)
+                for place, part in enumerate(parts):
+                    total[place] += part
+            counts = [messages.Counts(cpu, *total) for cpu, total in sorted(sums.items())]
+            events.append(messages.EventCounts(kind.id, kind.kind.event, counts))
+        return messages.Stat(name, events)
+
+    def reopen(self, peer: Peer, id: int, cpu: int) -> tuple[messages.Reopened, list[OwnedFd]]:
+        """The fd of one event; and its ring's owner when that is another event.
+
+        Raises:
+            BrokerError: EINVAL bad CPU or an event of a process · EACCES · ENOENT.
+        """
+        if cpu < 0 or cpu not in cpus.possible():
+            raise BrokerError(errno.EINVAL, f"there is no CPU {cpu} on this machine")
+        recording, kind = self.registry.kind(id)
+        check(peer.uid, recording.owner.uid, recording.name, "reopen")
+        events = [event for event in kind.events if event.cpu == cpu]
+        if not events:
+            raise BrokerError(
+                errno.ENOENT,
+                f"event {id} does not exist on CPU {cpu}; it lives on "
+                f"{cpus.format_list(kind.cpus)}",
+            )
+        if len(events) > 1:
+            raise BrokerError(
+                errno.EINVAL,
+                f"event {id} is {len(events)} events on CPU {cpu}, one for each thread of a "
+                f"process; read them with: perfkeep stat {recording.name}",
+            )
+        fds = [events[0].fd]
+        ring = recording.rings[cpu]
+        if ring.key != events[0].key:
+            fds.append(ring.owner)
+        return messages.Reopened(kind.kind, recording.ring, len(fds)), fds
+
+    def begin_snapshot(self, peer: Peer, name: str) -> tuple[messages.Snapshot, list[MappedRing]]:
+        """What a snapshot will hold, and the rings to copy, which stay though it be claimed."""
+        recording = self.registry.get(name)
+        check(peer.uid, recording.owner.uid, name, "take a snapshot of")
+        kinds = {
+            id: messages.KindInSnapshot(id, gone.kind, deepcopy(gone.kernel_ids))
+            for id, gone in recording.retired.items()
+        }
+        for kind in recording.kinds.values():
+            one = kinds.setdefault(kind.id, messages.KindInSnapshot(kind.id, kind.kind, {}))
+            for event in kind.events:
+                one.kernel_ids.setdefault(event.cpu, []).append(event.kernel_id)
+        rings = [ring for _, ring in sorted(recording.rings.items())]
+        found = [kind for _, kind in sorted(kinds.items())]
+        return messages.Snapshot(self.info(recording), found, [r.cpu for r in rings]), rings
