@@ -59,6 +59,12 @@ class Undo:
                     step()
 
 
+def _detach(fd: OwnedFd) -> None:
+    """Undo SET_OUTPUT; an event that someone has mapped (before Linux 6.17) keeps its ring."""
+    with suppress(OSError):
+        fcntl.ioctl(fd.fileno(), Ioctl.SET_OUTPUT, -1)
+
+
 class Recordings:
     """Every operation of the interface that concerns recordings, for a peer already known."""
 
@@ -87,11 +93,11 @@ class Recordings:
         recording.enabled = request.enable
         with Undo() as undo:
             made = self._join(recording, dict(zip(ids, request.kinds, strict=True)), events, undo)
-            undo.push(partial(self.keeper.drop, recording.prefix))
-            remember(self.keeper, recording)
             self.registry.add(recording)
             undo.push(partial(self.registry.remove, recording))
             self._publish(recording, made)
+            undo.push(partial(self.keeper.drop, recording.prefix))
+            remember(self.keeper, recording)
         return messages.Started(recording.id, recording.name, list(ids))
 
     def add(self, peer: Peer, request: messages.Add, fds: list[OwnedFd]) -> messages.Started:
@@ -105,6 +111,7 @@ class Recordings:
             made = self._join(recording, dict(zip(ids, request.kinds, strict=True)), events, undo)
             undo.push(partial(self._unpublish, recording, made))
             self._publish(recording, made)
+            remember(self.keeper, recording)
         return messages.Started(recording.id, recording.name, list(ids))
 
     def _publish(self, recording: Recording, kinds: list[KindOfEvent]) -> None:
@@ -181,6 +188,7 @@ class Recordings:
                 ring = self._make_ring(recording, slot.cpu, fd, key, value)
             else:
                 self._redirect(fd, ring)
+                undo.push(partial(_detach, fd))
                 self.keeper.put(key, value, fd.fileno())
             ring.users += 1
             undo.push(partial(setattr, ring, "users", ring.users - 1))
@@ -242,7 +250,7 @@ class Recordings:
             kind = recording.kinds[id]
             for event in list(kind.events):
                 self._leave(recording, kind, event)
-        self._drop_if_empty(recording)
+        self._settle(recording)
 
     def claim(self, peer: Peer, name: str) -> None:
         """End a recording: its events die with their last fd."""
@@ -263,7 +271,7 @@ class Recordings:
         recording, kind, event = found
         check(peer.uid, recording.owner.uid, recording.name, "claim")
         self._leave(recording, kind, event)
-        self._drop_if_empty(recording)
+        self._settle(recording)
 
     def _leave(self, recording: Recording, kind: KindOfEvent, event: Event) -> None:
         """One event goes. One that owns a ring which others use stays behind, switched off."""
@@ -273,6 +281,8 @@ class Recordings:
             del recording.rings[event.cpu]
             self.keeper.drop(ring.key)
         if ring.key != event.key:
+            # Whoever else has it open must not go on writing into the recording's ring.
+            _detach(event.fd)
             self.keeper.drop(event.key)
         elif ring.users:
             fcntl.ioctl(event.fd.fileno(), Ioctl.DISABLE, 0)
@@ -295,6 +305,9 @@ class Recordings:
             del recording.retired[oldest]
             self.keeper.drop(retired_key(recording, oldest))
 
-    def _drop_if_empty(self, recording: Recording) -> None:
-        if not recording.kinds:
+    def _settle(self, recording: Recording) -> None:
+        """After events have left: have the keeper remember what stays, if anything does."""
+        if recording.kinds:
+            remember(self.keeper, recording)
+        else:
             self.keeper.drop(recording.prefix)

@@ -33,7 +33,8 @@ def recover(keeper: KeeperLink, registry: Registry) -> None:
         )
         recording.mode, recording.gid = value.mode, value.gid
         recording.enabled = value.enabled
-        _fill(recording, items)
+        for key in _fill(recording, value.kinds, items):
+            keeper.drop(key)
         if recording.kinds:
             registry.add(recording)
     known = tuple(recording.prefix for recording in registry)
@@ -42,11 +43,18 @@ def recover(keeper: KeeperLink, registry: Registry) -> None:
             keeper.drop(key)
 
 
-def _fill(recording: Recording, items: dict[bytes, Item]) -> None:
+def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -> list[bytes]:
+    """Give the recording what lies below its prefix, and the caller the keys of what does not
+    belong to it.
+    """
+    strays: list[bytes] = []
     mine = {key: item for key, item in items.items() if key.startswith(recording.prefix)}
     for key, item in mine.items():
         if key.startswith(recording.prefix + b"k/"):
             id = int(key.split(b"/")[2])
+            if id not in finished:
+                strays.append(key)
+                continue
             recording.kinds[id] = KindOfEvent(id, msgspec.json.decode(item.value, type=Kind))
         elif key.startswith(recording.prefix + b"r/"):
             gone = msgspec.json.decode(item.value, type=messages.KindInSnapshot)
@@ -56,16 +64,23 @@ def _fill(recording: Recording, items: dict[bytes, Item]) -> None:
         if item.fd is None:
             continue
         value = msgspec.json.decode(item.value, type=EventValue)
+        if not value.retired and value.kind not in recording.kinds:
+            strays.append(key)
+            continue
         if item.ring_bytes:
             recording.rings[value.cpu] = MappedRing(
                 value.cpu, item.fd, key, item.ring_bytes, recording.ring.kind == "backward"
             )
-        if value.retired or value.kind not in recording.kinds:
+        if value.retired:
             continue
         kernel_id = perf_fd.event_id(item.fd.fileno())
         event = Event(value.cpu, item.fd, kernel_id, key)
         recording.kinds[value.kind].events.append(event)
         recording.rings[value.cpu].users += 1
+    for id in [id for id, kind in recording.kinds.items() if not kind.events]:
+        strays.append(kind_key(recording, id))  # all of its events had left
+        del recording.kinds[id]
+    return strays
 
 
 def hand_over(keeper: KeeperLink, registry: Registry) -> None:

@@ -21,7 +21,10 @@ IDS = b"#ids"
 
 
 class RecordingValue(msgspec.Struct):
-    """What the keeper remembers of a recording for the next broker."""
+    """What the keeper remembers of a recording for the next broker.
+
+    A kind of event that `kinds` does not name was still joining when the broker died.
+    """
 
     id: int
     name: str
@@ -32,6 +35,7 @@ class RecordingValue(msgspec.Struct):
     mode: int
     gid: int
     enabled: bool
+    kinds: list[int]
 
 
 class EventValue(msgspec.Struct, omit_defaults=True):
@@ -60,7 +64,6 @@ def event_key(recording: Recording, kind: KindOfEvent, cpu: int) -> bytes:
 
 def remember(keeper: KeeperLink, recording: Recording) -> None:
     """Put the recording's own value, which makes all its other keys count."""
-    value = RecordingValue(
-        **{name: getattr(recording, name) for name in RecordingValue.__struct_fields__}
-    )
+    plain = {name: getattr(recording, name) for name in RecordingValue.__struct_fields__[:-1]}
+    value = RecordingValue(**plain, kinds=list(recording.kinds))
     keeper.put(recording.prefix, msgspec.json.encode(value))

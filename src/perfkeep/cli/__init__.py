@@ -1,0 +1,1 @@
+"""The command line: one file per verb. Only `main` prints errors and chooses exit codes."""

@@ -1,0 +1,19 @@
+"""`perfkeep add`: let events join a recording."""
+
+from __future__ import annotations
+
+import argparse
+
+from perfkeep.cli.common import add_events, need_events, raise_fd_limit
+from perfkeep.client.recording import Recording
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    add_events(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    raise_fd_limit()
+    Recording(options.name).add(need_events(options), call_chains=options.call_graph)
+    return 0

@@ -1,0 +1,130 @@
+"""What several verbs share: options for events, words for recordings."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Sequence
+
+from perfkeep.wire.messages import RecordingInfo
+
+
+class EventOption(argparse.Action):
+    """-e EVENT, again and again; a --filter belongs to the -e before it, as in perf."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: str | Sequence[str] | None,
+        option: str | None = None,
+    ) -> None:
+        events = list(namespace.events or [])
+        if option == "--filter":
+            if not events:
+                parser.error("--filter belongs behind the -e whose samples it filters")
+            events[-1] = (events[-1][0], value)
+        else:
+            events.append((value, None))
+        namespace.events = events
+
+
+def add_events(parser: argparse.ArgumentParser, filters: bool = True) -> None:
+    parser.add_argument(
+        "-e",
+        "--event",
+        dest="events",
+        action=EventOption,
+        metavar="EVENT",
+        help="an event as perf record -e takes it; may be given again",
+    )
+    if filters:
+        parser.add_argument(
+            "--filter",
+            dest="events",
+            action=EventOption,
+            metavar="EXPR",
+            help="keep only samples of the tracepoints before it for which EXPR holds",
+        )
+        parser.add_argument("-g", "--call-graph", action="store_true", help="record call chains")
+
+
+def need_events(options: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """Raises: UsageError: no -e."""
+    from perfkeep.errors import UsageError
+
+    if not options.events:
+        raise UsageError("name at least one event: -e sched:sched_switch")
+    return list(options.events)
+
+
+def raise_fd_limit() -> None:
+    """One fd per event and CPU is needed for a moment; take what we may have, as perf does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say(text: str) -> None:
+    """Something for the person, beside the output."""
+    print(f"perfkeep: {text}", file=sys.stderr)
+
+
+def age(created_ns: int) -> str:
+    """How long ago, in the largest unit: "3m"."""
+    seconds = max(0, time.time_ns() - created_ns) // 10**9
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def utc(created_ns: int) -> str:
+    """RFC 3339 in UTC, with microseconds."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created_ns // 10**9))
+    return f"{stamp}.{created_ns % 10**9 // 1000:06d}Z"
+
+
+def user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def as_json(info: RecordingInfo) -> dict[str, object]:
+    """A recording as `ls --json` prints it; docs/json.md."""
+    return {
+        "name": info.name,
+        "id": info.id,
+        "state": info.state,
+        "created": utc(info.created_ns),
+        "owner": {
+            "uid": info.owner.uid,
+            "user": user_name(info.owner.uid),
+            "pid": info.owner.pid,
+            "command": info.owner.command,
+        },
+        "mode": f"{info.mode:04o}",
+        "group": group_name(info.gid),
+        "ring": {"kind": info.ring.kind, "bytes_per_cpu": info.ring.bytes_per_cpu},
+        "events": [{"id": e.id, "event": e.event, "cpus": e.cpus} for e in info.events],
+    }
+
+
+def print_json(document: object) -> None:
+    import json
+
+    print(json.dumps(document, indent=2))

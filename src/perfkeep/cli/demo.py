@@ -1,0 +1,128 @@
+"""`perfkeep demo`: the main job on this machine's real events, one real command after another."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+
+from perfkeep.cli.table import bold
+
+_EVENTS = ["-e", "sched:sched_switch", "-e", "cpu-clock/freq=999/"]
+
+# Something worth looking at: one process computes, one sleeps and wakes.
+_WORK = (
+    "import hashlib\nwhile True: hashlib.sha256(bytes(1 << 16)).digest()",
+    "import time\nwhile True: time.sleep(0.001)",
+)
+_WORK_S = 1.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Ends what it started, also when it is interrupted."
+
+
+def _perfkeep(*words: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
+    """A process of its own for each command, as a user's shell would start it."""
+    command = [sys.executable, "-m", "perfkeep", *words]
+    if quiet:
+        return subprocess.run(command, capture_output=True, text=True)
+    sys.stdout.flush()
+    return subprocess.run(command, text=True)
+
+
+def _step(*words: str) -> None:
+    """Print a command, run it, and stop when it fails."""
+    print(bold("$ perfkeep " + shlex.join(words)), flush=True)
+    if _perfkeep(*words).returncode:
+        raise SystemExit(1)
+    print()
+
+
+def _work(stack: ExitStack) -> None:
+    """Processes that know nothing of all this; they end with the stack."""
+    print(bold("# some work begins: one process computes, another sleeps and wakes\n"))
+    for code in _WORK:
+        process = stack.enter_context(subprocess.Popen([sys.executable, "-c", code]))
+        stack.callback(process.kill)
+    time.sleep(_WORK_S)
+
+
+def _reopen(name: str) -> None:
+    """The event by its id, from a process that never saw it."""
+    from perfkeep.client.recording import Recording
+
+    event = Recording(name).info.events[-1]
+    code = f"import perfkeep; print(perfkeep.reopen({event.id}, cpu={event.cpus[0]}).read())"
+    print(bold(f"$ python3 -c {shlex.quote(code)}"), flush=True)
+    subprocess.run([sys.executable, "-c", code], check=True)
+    print()
+
+
+def _free_name() -> str:
+    from perfkeep.client.recording import infos
+
+    taken = {info.name for info in infos()}
+    return next(n for n in ("demo", *(f"demo-{i}" for i in range(2, 99))) if n not in taken)
+
+
+def _explain_refusal() -> int:
+    """Why nothing can be recorded, and the command that would allow it."""
+    from perfkeep.cli.doctor import examine
+
+    print("this machine does not let you record what the demo needs:")
+    for one in examine():
+        if one.verdict != "ok":
+            print(f"  {one.what}: {one.found}")
+            if one.cure:
+                print(f"    allow it with: {one.cure}")
+    return 1
+
+
+def _may_record() -> bool:
+    from perfkeep.client import opening
+
+    try:
+        wanted = opening.wanted([text for text in _EVENTS if text != "-e"])
+        opening.open_events(wanted, opening.target()).close()
+    except OSError as error:
+        print(f"perfkeep: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def run(options: argparse.Namespace) -> int:
+    if not _may_record():
+        return _explain_refusal()
+    name = _free_name()
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="perfkeep-demo-"))
+        stack.callback(_perfkeep, "claim", name, quiet=True)
+        path = os.path.join(directory, f"{name}.data")
+        _step("start", name, *_EVENTS, "-g")
+        print(bold("# the process that started it has gone; the recording has not\n"))
+        _work(stack)
+        _step("ls")
+        _step("stat", name)
+        _reopen(name)
+        _step("snapshot", name, "--last", "1s", "-o", path)
+        _step("report", path, "-n", "8")
+        _show_perf(path)
+        _step("claim", name)
+        _step("ls")
+    return 0
+
+
+def _show_perf(path: str) -> None:
+    """The same file, in the tool that everybody knows."""
+    if shutil.which("perf") is None:
+        return
+    print(bold(f"$ perf script -i {path} | head -4"), flush=True)
+    perf = subprocess.run(["perf", "script", "-i", path], capture_output=True, text=True)
+    print("\n".join(perf.stdout.splitlines()[:4]) + "\n")

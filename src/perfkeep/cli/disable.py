@@ -1,0 +1,16 @@
+"""`perfkeep disable`: let a recording pause."""
+
+from __future__ import annotations
+
+import argparse
+
+from perfkeep.client.recording import Recording
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def run(options: argparse.Namespace) -> int:
+    Recording(options.name).disable()
+    return 0

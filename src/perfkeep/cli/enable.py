@@ -1,0 +1,16 @@
+"""`perfkeep enable`: let a recording go on."""
+
+from __future__ import annotations
+
+import argparse
+
+from perfkeep.client.recording import Recording
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def run(options: argparse.Namespace) -> int:
+    Recording(options.name).enable()
+    return 0

@@ -1,0 +1,92 @@
+"""`perfkeep VERB …`: finds the verb, runs it, and says what went wrong.
+
+Exit codes: 0 done, 1 failed, 2 not understood, 3 a snapshot that is not complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import perfkeep
+from perfkeep.errors import PerfkeepError, UsageError
+
+FAILED, USAGE, INCOMPLETE = 1, 2, 3
+
+#: verb → (module, what it does). A verb's module is loaded when it is asked for.
+VERBS = {
+    "start": ("start", "record events until they are claimed"),
+    "ls": ("ls", "list the recordings"),
+    "show": ("show", "show one recording"),
+    "stat": ("stat", "read the counts of a recording"),
+    "snapshot": ("snapshot", "copy what a recording holds into a perf.data file"),
+    "report": ("report", "show what was running, from a perf.data file"),
+    "enable": ("enable", "let a recording go on"),
+    "disable": ("disable", "let a recording pause; what it holds stays"),
+    "add": ("add", "let events join a recording"),
+    "remove": ("remove", "take events out of a recording"),
+    "claim": ("claim", "end recordings"),
+    "stop": ("claim", "the same as claim"),
+    "status": ("status", "show the broker and the keeper"),
+    "doctor": ("doctor", "find out what this machine lets you record"),
+    "demo": ("demo", "try it all on this machine's real events"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line's parser.
+
+    Args:
+        only: load this verb's module and no other; the rest is there by name.
+    """
+    top = _Parser(
+        prog="perfkeep",
+        description="Persistent perf events: recordings that outlive whoever started them.",
+        epilog="perfkeep VERB --help tells more. PERFKEEP_SOCKET names another instance.",
+    )
+    top.add_argument("--version", action="version", version=f"perfkeep {perfkeep.__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, (module, words) in VERBS.items():
+        one = verbs.add_parser(verb, help=words, description=words[0].upper() + words[1:] + ".")
+        if only is None or verb == only:
+            importlib.import_module(f"perfkeep.cli.{module}").add_arguments(one)
+    return top
+
+
+def _run(arguments: Sequence[str]) -> int:
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    options = parser(verb if verb in VERBS else None).parse_args(arguments)
+    module = importlib.import_module(f"perfkeep.cli.{VERBS[options.verb][0]}")
+    return int(module.run(options))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and give its exit code; see the top of this file."""
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read us has seen enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"perfkeep: {_words(error)}", file=sys.stderr)
+        return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, PerfkeepError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

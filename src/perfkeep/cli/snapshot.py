@@ -1,0 +1,112 @@
+"""`perfkeep snapshot`: what a recording holds, as a perf.data file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from perfkeep.cli.common import say
+from perfkeep.cli.table import render
+
+if TYPE_CHECKING:
+    from perfkeep.formats.perf_data import CpuCoverage
+
+_INCOMPLETE = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="NAME.data unless given; - is stdout"
+    )
+    parser.add_argument("--last", metavar="TIME", help="only this much before now: 10s, 250ms")
+    parser.add_argument("--since", metavar="T", help="from then on: 14:05, -10s, an RFC 3339 time")
+    parser.add_argument("--until", metavar="T", help="up to then")
+    parser.add_argument(
+        "--no-clobber", action="store_true", help="leave a file that exists as it is"
+    )
+
+
+def _progress(begin: float) -> Callable[[int, int], None]:
+    """Tells a person on a terminal how far it is, once it takes over a second."""
+
+    def show(done: int, total: int) -> None:
+        if time.monotonic() - begin > 1 and sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\rring {done} of {total}", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def run(options: argparse.Namespace) -> int:
+    from perfkeep.cli.times import parse_moment
+    from perfkeep.client.snapshot import take
+    from perfkeep.errors import UsageError
+
+    if options.last and (options.since or options.until):
+        raise UsageError("--last says all; leave --since and --until away")
+    path = options.output or f"{options.name}.data"
+    snapshot = take(
+        options.name,
+        None if path == "-" else path,
+        last=options.last,
+        since_ns=parse_moment(options.since) if options.since else None,
+        until_ns=parse_moment(options.until) if options.until else None,
+        clobber=not options.no_clobber,
+        progress=_progress(time.monotonic()),
+    )
+    with snapshot:
+        if path == "-":
+            with snapshot.open() as data:
+                while part := data.read(1 << 20):
+                    sys.stdout.buffer.write(part)
+        else:
+            print(_table(snapshot.coverage.cpus))
+            print(f"written to {path}")
+    if snapshot.coverage.complete:
+        return 0
+    say(_missing(snapshot.coverage.cpus))
+    return _INCOMPLETE
+
+
+def _table(cpus: list[CpuCoverage]) -> str:
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+    def ago(ns: int | None) -> str:
+        return "" if ns is None else f"{(ns - now) / 1e9:+.3f}s"
+
+    rows = [
+        [
+            str(cpu.cpu),
+            ago(cpu.first_ns),
+            ago(cpu.last_ns),
+            f"{cpu.records:,}",
+            f"{cpu.bytes:,}",
+            f"{cpu.overwritten:,}",
+            f"{cpu.lost:,}",
+            "yes" if cpu.reached else "no",
+        ]
+        for cpu in cpus
+    ]
+    header = ["CPU", "FROM", "TO", "RECORDS", "BYTES", "OVERWRITTEN", "LOST", "REACHED"]
+    return render(header, rows, right=(0, 1, 2, 3, 4, 5, 6))
+
+
+def _missing(cpus: list[CpuCoverage]) -> str:
+    """Why a snapshot is not complete, in one sentence."""
+    from perfkeep.kernel.cpus import format_list
+
+    short = [cpu.cpu for cpu in cpus if not cpu.reached]
+    lost = sum(cpu.lost for cpu in cpus)
+    reasons = []
+    if short:
+        reasons.append(
+            f"the rings of CPU {format_list(short)} do not reach back as far as was asked for "
+            "(a larger --ring would)"
+        )
+    if lost:
+        reasons.append(f"the kernel had no room for {lost:,} samples")
+    return f"this snapshot is not complete: {' and '.join(reasons)}"

@@ -1,0 +1,42 @@
+"""`perfkeep start`: make a recording, and leave."""
+
+from __future__ import annotations
+
+import argparse
+
+from perfkeep.cli.common import add_events, need_events, raise_fd_limit, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="by which it is found again")
+    add_events(parser)
+    parser.add_argument("-C", "--cpu", metavar="CPUS", help="only these CPUs: 0-3,5")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("-p", "--pid", type=int, help="only this process, and what it forks")
+    target.add_argument("--cgroup", metavar="PATH", help="only the tasks of this cgroup")
+    parser.add_argument("--ring", metavar="SIZE", help="of history per CPU; 8M unless given")
+
+
+def run(options: argparse.Namespace) -> int:
+    from perfkeep.client.recording import start
+    from perfkeep.kernel.cpus import parse_list
+
+    raise_fd_limit()
+    recording = start(
+        options.name,
+        need_events(options),
+        cpus=None if options.cpu is None else parse_list(options.cpu),
+        pid=options.pid,
+        cgroup=options.cgroup,
+        ring=options.ring,
+        call_chains=options.call_graph,
+    )
+    for note in recording.notes:
+        say(note)
+    info = recording.info
+    events = ", ".join(event.event for event in info.events[:3])
+    more = f" and {len(info.events) - 3} more" if len(info.events) > 3 else ""
+    print(f"{info.name} records {events}{more}")
+    print(f"look at it:  perfkeep snapshot {info.name} --last 10s")
+    print(f"end it:      perfkeep claim {info.name}")
+    return 0

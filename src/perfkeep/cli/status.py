@@ -1,0 +1,56 @@
+"""`perfkeep status`: the broker, the keeper, and where they are."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import cast
+
+from perfkeep.cli.common import print_json
+from perfkeep.client.connection import call
+from perfkeep.units import format_size
+from perfkeep.wire import messages
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs: docs/json.md")
+
+
+def _instance(socket: str) -> str:
+    """What people call it."""
+    if socket == "/run/perfkeep/perfkeep.sock":
+        return "system"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    return "user" if socket == f"{runtime}/perfkeep/perfkeep.sock" else socket
+
+
+def _numbers(one: messages.ProcessStatus) -> dict[str, int]:
+    return {"pid": one.pid, "rss_bytes": one.rss_bytes, "cpu_ms": one.cpu_ms}
+
+
+def run(options: argparse.Namespace) -> int:
+    got = cast(messages.Status, call("GetStatus", messages.Nothing())[0])
+    if options.json:
+        print_json(
+            {
+                "instance": _instance(got.socket),
+                "socket": got.socket,
+                "log": got.log,
+                "version": got.version,
+                "recordings": got.recordings,
+                "events": got.events,
+                "ring_bytes": got.ring_bytes,
+                "broker": _numbers(got.broker),
+                "keeper": _numbers(got.keeper),
+            }
+        )
+        return 0
+    print(f"instance   {_instance(got.socket)} (perfkeep {got.version})")
+    print(f"socket     {got.socket}")
+    print(f"log        {got.log}")
+    print(f"holds      {got.recordings} recordings, {got.events} events", end="")
+    print(f", {format_size(got.ring_bytes)} of rings")
+    for name, one in (("broker", got.broker), ("keeper", got.keeper)):
+        rss = format_size(one.rss_bytes)
+        print(f"{name}     pid {one.pid}, {rss} resident, {one.cpu_ms} ms of CPU time")
+    return 0
