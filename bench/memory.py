@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import perfkeep
@@ -29,10 +30,11 @@ def _resident(events: int) -> int:
 def _perf_resident() -> int | None:
     if not have_perf():
         return None
-    with tempfile.TemporaryDirectory(prefix="pkb-", dir="/dev/shm") as directory:
-        with perf_record(f"{directory}/perf", "-m", "64K") as process:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            return int(status.split("VmRSS:")[1].split()[0]) << 10
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
+        process = stack.enter_context(perf_record(f"{directory}/perf", "-m", "64K"))
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) << 10
 
 
 def measure() -> list[Figure]:

@@ -27,7 +27,9 @@ def _fill(stack: ExitStack) -> list[int]:
 def ours(directory: str) -> tuple[float, int]:
     with instance(), ExitStack() as stack:
         pids = _fill(stack)
-        recording = perfkeep.start("full", [EVENT], call_chains=True, cpus=cpus.online()[:2], ring="8M")
+        recording = perfkeep.start(
+            "full", [EVENT], call_chains=True, cpus=cpus.online()[:2], ring="8M"
+        )
         time.sleep(FILL_S)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

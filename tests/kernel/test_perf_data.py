@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import (
     DATA_HEAD_OFFSET,
@@ -302,7 +303,10 @@ def test_a_wrapped_forward_ring_is_read_from_its_first_whole_record(tmp_path: Pa
 
 def test_a_window_holds_what_lies_in_it_and_says_whether_it_was_reached(tmp_path: Path) -> None:
     path = tmp_path / "x.data"
-    with recorded(tracepoint("sched", "sched_switch", call_chains=False), size=1 << 23) as made, load():
+    with (
+        recorded(tracepoint("sched", "sched_switch", call_chains=False), size=1 << 23) as made,
+        load(),
+    ):
         made.wait_until(100_000)
         since = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         made.wait_until(max(map(made.written, made.rings)) + 100_000)

@@ -46,9 +46,7 @@ class Assembler:
 
     @property
     def attr(self) -> Attr:
-        return Attr(
-            type=1, sample_period=1, sample_type=self.sample_type, flags=Flag.SAMPLE_ID_ALL
-        )
+        return Attr(type=1, sample_period=1, sample_type=self.sample_type, flags=Flag.SAMPLE_ID_ALL)
 
     def _fields(self, values: dict[Sample, bytes], order: Sequence[Sample]) -> bytes:
         return b"".join(values[field] for field in order if self.sample_type & field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perfkeep.abi.perf_event import ATTR_SIZE, Attr, Flag, ReadFormat, Sample
 from perfkeep.abi.records import name_of
 

@@ -33,7 +33,9 @@ def test_powers_of_two_pages_are_taken(size: int) -> None:
 def test_anything_else_is_refused_with_the_nearest_sizes(size: int) -> None:
     if size >= PAGE and size & (size - 1) == 0:
         return
-    with pytest.raises(UsageError, match=r"the nearest are [0-9.]+[KMG] and [0-9.]+[KMG]") as caught:
+    with pytest.raises(
+        UsageError, match=r"the nearest are [0-9.]+[KMG] and [0-9.]+[KMG]"
+    ) as caught:
         check_ring(size, 1)
     assert caught.value.errno == errno.EINVAL
 

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perfkeep.formats.perf_data import EventDesc, RingCopy, Window
 from perfkeep.formats.perf_data.coverage import Clock, cut
 from perfkeep.testing.assembler import Assembler, Ring

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
@@ -109,7 +110,7 @@ def test_an_attr_is_no_longer_than_its_fields_need(attr: Attr, size: int) -> Non
 
 
 def test_a_file_of_another_kind_is_refused_with_the_reason() -> None:
-    with pytest.raises(DataError, match="no perf.data"):
+    with pytest.raises(DataError, match=r"no perf\.data"):
         reader.parse(memoryview(b"\x7fELF" + bytes(200)))
     with pytest.raises(DataError, match="other byte order"):
         reader.parse(memoryview(b"2ELIFREP" + bytes(200)))

@@ -7,6 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
 from perfkeep.abi.records import Record
 from perfkeep.errors import DataError

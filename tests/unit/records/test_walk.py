@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perfkeep import records
 from perfkeep.abi.records import Record
 from perfkeep.records import pure

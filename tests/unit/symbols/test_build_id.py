@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perfkeep.symbols import build_id
 
 NOTE = struct.pack("=III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
