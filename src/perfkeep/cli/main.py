@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import perfkeep
 from perfkeep.errors import PerfkeepError, UsageError
@@ -36,7 +37,19 @@ VERBS = {
 }
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As wide as the terminal; argparse's own way to find that out imports shutil each time."""
+    try:
+        width = os.get_terminal_size().columns
+    except OSError:
+        width = 80
+    return argparse.HelpFormatter(prog, width=max(40, width - 2))
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_formatter, **options)
+
     def error(self, message: str) -> None:  # type: ignore[override]
         self.print_usage(sys.stderr)
         self.exit(USAGE, f"{self.prog}: {message}\n")

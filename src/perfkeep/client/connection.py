@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from typing import TypeVar
@@ -22,7 +22,9 @@ from perfkeep.wire.socket import Channel
 
 Result = TypeVar("Result", bound=msgspec.Struct)
 
-_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+_PEEK = int(socket.MSG_PEEK) | _DONTWAIT
+_SPIN_NS = 60_000
 
 #: A broker is there within about 0.1 s; one that has not answered by then is broken.
 START_TIMEOUT_S = 10.0
@@ -85,6 +87,14 @@ class Connection:
 
     def _more(self) -> bool:
         try:
+            # Most answers are there sooner than this process could be put to sleep and woken
+            # again, which takes 30 to 50 µs on a virtual machine.
+            until = time.perf_counter_ns() + _SPIN_NS
+            while time.perf_counter_ns() < until:
+                try:
+                    return self.channel.receive(_DONTWAIT)
+                except BlockingIOError:
+                    continue
             return self.channel.receive()
         except ConnectionResetError:
             return False
@@ -186,7 +196,7 @@ def launch(where: Instance) -> None:
 _REPEATABLE = {"GetStatus", "List", "Show", "Stat", "Reopen"}
 
 _shared: dict[tuple[int, str], Connection] = {}
-_lock = threading.Lock()
+_lock = _thread.allocate_lock()  # threading.Lock, without what else that module loads
 
 
 class Shared:

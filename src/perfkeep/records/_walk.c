@@ -96,19 +96,19 @@ static PyObject *walk(PyObject *self, PyObject *args)
 	return result;
 }
 
-static int known(uint64_t id, const uint64_t *ids, Py_ssize_t count)
+static int known(uint64_t id, const unsigned char *ids, Py_ssize_t count)
 {
 	Py_ssize_t low = 0, high = count;
 
 	while (low < high) {
 		Py_ssize_t middle = low + (high - low) / 2;
 
-		if (ids[middle] < id)
+		if (word_at(ids, middle * 8) < id)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < count && ids[low] == id;
+	return low < count && word_at(ids, low * 8) == id;
 }
 
 /*
@@ -116,7 +116,9 @@ static int known(uint64_t id, const uint64_t *ids, Py_ssize_t count)
  *
  * The earliest offset >= start from which the chain of records is valid and ends exactly at the
  * end of data. ids: sorted u64 words; when not empty, every record must carry one of them: a
- * sample in its first word, any other record in its last. Every slot of 8 bytes is looked at once, from the end: it is good when a record there ends at
+ * sample in its first word, any other record in its last.
+ *
+ * Every slot of 8 bytes is looked at once, from the end: it is good when a record there ends at
  * a slot that is good.
  */
 static PyObject *first_chained(PyObject *self, PyObject *args)
@@ -130,6 +132,8 @@ static PyObject *first_chained(PyObject *self, PyObject *args)
 		return NULL;
 	if (start < 0)
 		start = 0;
+	if (start > view.len)
+		start = view.len;
 	slots = view.len / 8;
 	first = slots;
 	good = PyMem_Calloc(slots + 1, 1);

@@ -28,14 +28,20 @@ def in_notes(data: bytes) -> bytes | None:
     return None
 
 
-def of_file(path: bytes) -> bytes | None:
-    """The build id of an ELF file, or None: no ELF, no note, or not readable."""
+def of_file(path: bytes, inode: int | None = None) -> bytes | None:
+    """The build id of an ELF file, or None: no ELF, no note, or not readable.
+
+    Args:
+        inode: what it has to be, if it is the file that is meant.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         found = os.fstat(fd)
+        if inode is not None and found.st_ino != inode:
+            return None
         key = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
         if key not in _known:
             _known[key] = _read(fd)

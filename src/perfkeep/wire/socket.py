@@ -46,20 +46,20 @@ class Channel:
         self.splitter = Splitter()
         self.fds: deque[OwnedFd] = deque()
 
-    def receive(self) -> bool:
-        """One recvmsg(2). False: the peer has closed.
+    def receive(self, flags: int = 0) -> bool:
+        """One recvmsg(2), with further MSG_ flags. False: the peer has closed.
 
         Raises:
             BlockingIOError: nothing there, on a non-blocking socket.
             OSError: EMSGSIZE when the kernel cut fds off (our own fd limit).
         """
-        data, ancillary, flags, _ = self.sock.recvmsg(_CHUNK, _CONTROL, _RECEIVE)
+        data, ancillary, got, _ = self.sock.recvmsg(_CHUNK, _CONTROL, _RECEIVE | flags)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % _FD_BYTES])
                 self.fds.extend(OwnedFd(number) for number in numbers)
-        if flags & _CUT_OFF:
+        if got & _CUT_OFF:
             raise OSError(
                 errno.EMFILE, "fds were cut off on their way: the open files limit is reached"
             )

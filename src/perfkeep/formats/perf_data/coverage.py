@@ -27,6 +27,8 @@ _WORD = struct.Struct("=Q")
 _MASK64 = (1 << 64) - 1
 # Task, softirq, hard irq, NMI: so many records may be half-written at one moment.
 _CONTEXTS = 4
+# What the u16 of a record's header can say.
+_LONGEST = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Clock:
             event.attr.sample_type & Sample.IDENTIFIER and event.attr.flags & Flag.SAMPLE_ID_ALL
             for event in events
         )
+        #: Whether records say when they were written; a window means nothing otherwise.
+        self.known = all(event.attr.sample_type & Sample.TIME for event in events)
         #: Sorted words for records.first_chained; empty when records do not carry their id.
         self.ids = b"".join(_WORD.pack(id) for id in sorted(self._by_id)) if identified else b""
 
@@ -169,35 +173,68 @@ def _last_record(data: memoryview, marks: list[int], end: int) -> int:
     return offset
 
 
+def _oldest_and_newest(ring: RingCopy, start: int, chain: records.Walk) -> tuple[int, int]:
+    """Offsets of a chain's two ends; it has at least one record."""
+    last = _last_record(ring.data, chain.marks, chain.end)
+    return (last, start) if ring.kind == "backward" else (start, last)
+
+
+def _reaches(
+    ring: RingCopy, start: int, limit: int, chain: records.Walk, since: int | None, clock: Clock
+) -> bool:
+    """Whether everything since then is there; or, when it was not said, what a ring can hold."""
+    whole = len(ring.data) < ring.size and limit == len(ring.data)
+    # Where old records were overwritten, the last of the chain may be a torn one. Elsewhere, or
+    # with more than a record left over, the chain broke off.
+    broken = limit - chain.end > (0 if whole else _LONGEST)
+    if whole and not broken:
+        return True
+    if since is None or not chain.records:
+        return bool(chain.records) and not broken
+    oldest = clock.time(ring.data, _oldest_and_newest(ring, start, chain)[0])
+    return oldest is not None and oldest <= since
+
+
+def _inside(
+    ring: RingCopy, start: int, chain: records.Walk, window: Window, clock: Clock
+) -> tuple[int, int]:
+    """(start, end) of the part of a chain that lies in the window."""
+    end, (since, until) = chain.end, (window.since_ns, window.until_ns)
+
+    def first(holds: Callable[[int], bool]) -> int:
+        return _first(ring.data, chain.marks, chain.end, holds, clock)
+
+    backward = ring.kind == "backward"
+    if until is not None:
+        late = until
+        if backward:
+            start = first(lambda time: time <= late)
+        else:
+            end = first(lambda time: time > late)
+    if since is not None:
+        early = since
+        if backward:
+            end = first(lambda time: time < early)
+        else:
+            start = first(lambda time: time >= early)
+    return start, max(start, end)
+
+
 def cut(ring: RingCopy, window: Window, clock: Clock) -> tuple[memoryview, CpuCoverage]:
-    """The records of a copy that lie in the window, and what they cover."""
+    """The records of a copy that lie in the window, and what they cover.
+
+    Without times everything is kept, and a wrapped ring does not reach what was asked for.
+    """
     start, limit, overwritten = valid_part(ring, clock)
     chain = records.walk(ring.data, start, limit)
     covered = CpuCoverage(ring.cpu, overwritten=overwritten)
-    backward = ring.kind == "backward"
-    wrapped = len(ring.data) == ring.size or limit < len(ring.data)
-    if wrapped and window.since_ns is not None:
-        oldest = None
-        if chain.records:
-            place = _last_record(ring.data, chain.marks, chain.end) if backward else start
-            oldest = clock.time(ring.data, place)
-        covered.reached = oldest is not None and oldest <= window.since_ns
-    elif wrapped and not chain.records:
-        covered.reached = False
-    end, (since, until) = chain.end, (window.since_ns, window.until_ns)
-    newest_first = [("start", until, lambda t: t <= until), ("end", since, lambda t: t < since)]
-    oldest_first = [("start", since, lambda t: t >= since), ("end", until, lambda t: t > until)]
-    for which, bound, holds in newest_first if backward else oldest_first:
-        if bound is not None:
-            found = _first(ring.data, chain.marks, chain.end, holds, clock)
-            start, end = (found, end) if which == "start" else (start, found)
-    end = max(start, end)
-    if (start, end) != (chain.marks[0] if chain.marks else start, chain.end):
+    covered.reached = _reaches(ring, start, limit, chain, window.since_ns, clock)
+    if clock.known and window != Window():
+        start, end = _inside(ring, start, chain, window, clock)
         chain = records.walk(ring.data, start, end)
-    covered.records, covered.lost, covered.bytes = chain.records, chain.lost, end - start
+    covered.records, covered.lost, covered.bytes = chain.records, chain.lost, chain.end - start
     if chain.records:
-        ends = [start, _last_record(ring.data, chain.marks, end)]
-        newest, oldest_at = ends if backward else ends[::-1]
-        covered.first_ns = clock.time(ring.data, oldest_at)
+        oldest, newest = _oldest_and_newest(ring, start, chain)
+        covered.first_ns = clock.time(ring.data, oldest)
         covered.last_ns = clock.time(ring.data, newest)
-    return ring.data[start:end], covered
+    return ring.data[start : chain.end], covered

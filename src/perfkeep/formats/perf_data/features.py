@@ -6,14 +6,14 @@ import struct
 from collections.abc import Sequence
 
 from perfkeep.abi.perf_data import NAME_ALIGN, Feature
+from perfkeep.abi.perf_event import Attr, ClockId, Flag
 from perfkeep.abi.records import MISC_CPUMODE_KERNEL, MISC_CPUMODE_USER
 from perfkeep.formats.perf_data.coverage import Coverage
 from perfkeep.formats.perf_data.event import EventDesc, attr_size, pack_attr
-from perfkeep.formats.perf_data.host import HostFacts
+from perfkeep.formats.perf_data.host import HostFacts, MappingFacts
 from perfkeep.formats.perf_data.tracing import tracing_data
 from perfkeep.symbols import build_id
 
-_CLOCK_MONOTONIC = 1
 _CLOCK_DATA_VERSION = 1
 # PERF_RECORD_MISC_BUILD_ID_SIZE: the byte behind the id says how long it is.
 _BUILD_ID_SIZE = 1 << 15
@@ -53,12 +53,26 @@ def build_ids(host: HostFacts) -> bytes:
     kernel = build_id.in_notes(host.kernel_notes)
     if kernel:
         parts.append(_build_id(kernel, b"[kernel.kallsyms]", MISC_CPUMODE_KERNEL))
-    paths = {m.path for process in host.processes for m in process.mappings}
-    for path in sorted(path for path in paths if path.startswith(b"/") and path[:2] != b"//"):
-        found = build_id.of_file(path)
+    mapped = {m.path: (process.pid, m) for process in host.processes for m in process.mappings}
+    for path in sorted(path for path in mapped if path.startswith(b"/") and path[:2] != b"//"):
+        found = _of_mapping(*mapped[path])
         if found:
             parts.append(_build_id(found, path, MISC_CPUMODE_USER))
     return b"".join(parts)
+
+
+def _of_mapping(pid: int, mapping: MappingFacts) -> bytes | None:
+    """Of the very file that is mapped. The one of that name may be another by now, after an
+    upgrade, or here, outside of the container; root can still open what is mapped.
+    """
+    first, last = mapping.start, mapping.start + mapping.length
+    return build_id.of_file(mapping.path, mapping.inode) or build_id.of_file(
+        b"/proc/%d/map_files/%x-%x" % (pid, first, last)
+    )
+
+
+def _is_monotonic(attr: Attr) -> bool:
+    return bool(attr.flags & Flag.USE_CLOCKID) and attr.clockid == ClockId.MONOTONIC
 
 
 def sections(
@@ -80,11 +94,12 @@ def sections(
         Feature.TOTAL_MEM: struct.pack("=Q", host.memory_kib),
         Feature.CMDLINE: struct.pack("=I", len(command)) + b"".join(map(string, command)),
         Feature.EVENT_DESC: event_desc(events),
-        Feature.CLOCKID: struct.pack("=Q", 1),
-        Feature.CLOCK_DATA: struct.pack(
-            "=IIQQ", _CLOCK_DATA_VERSION, _CLOCK_MONOTONIC, host.realtime_ns, host.monotonic_ns
-        ),
     }
+    if all(_is_monotonic(event.attr) for event in events):
+        found[Feature.CLOCKID] = struct.pack("=Q", 1)  # its resolution in ns
+        found[Feature.CLOCK_DATA] = struct.pack(
+            "=IIQQ", _CLOCK_DATA_VERSION, ClockId.MONOTONIC, host.realtime_ns, host.monotonic_ns
+        )
     ids = build_ids(host)
     if ids:
         found[Feature.BUILD_ID] = ids

@@ -91,8 +91,9 @@ def write_snapshot(
     for ring in rings:
         kept, covered = cut(ring, window, clock)
         coverage.cpus.append(covered)
-        out.write(kept)
-        kept.release()
+        # Released on a full disk as well: whoever owns the ring's memory wants to unmap it.
+        with kept:
+            out.write(kept)
     data_size = out.tell() - data_at
     found = sections(events, host, coverage, command, perfkeep.__version__)
     bitmap = _write_features(out, found)
