@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -44,6 +45,7 @@ pytestmark = needs.requires(needs.perf_events, needs.tracefs, needs.perf_tool, n
 COMMAND = ["perfkeep", "snapshot", "a name", "-o", "x.data"]
 _FIELDS = Sample.IDENTIFIER | Sample.TID | Sample.TIME | Sample.CPU
 _FLAGS = Flag.DISABLED | Flag.SAMPLE_ID_ALL | Flag.USE_CLOCKID
+Kind = Literal["backward", "forward"]
 _MAX_RECORD = 256 + 8 * 135 + 8192
 
 
@@ -79,7 +81,7 @@ class Recorded:
     """Events that run on every CPU, and their rings."""
 
     events: list[EventDesc]
-    kind: str
+    kind: Kind
     size: int
     rings: dict[int, mmap.mmap] = field(default_factory=dict)
     fds: list[int] = field(default_factory=list)
@@ -103,8 +105,7 @@ class Recorded:
             else:
                 data = area[at:] + area[:at]
             view = memoryview(data)
-            kind = "backward" if self.kind == "backward" else "forward"
-            yield RingCopy(cpu, view, before, self.head(cpu), kind, self.size, _MAX_RECORD)
+            yield RingCopy(cpu, view, before, self.head(cpu), self.kind, self.size, _MAX_RECORD)
 
     def wait_until(self, bytes_written: int) -> None:
         """Until every ring has seen so much."""
@@ -121,7 +122,9 @@ class Recorded:
 
 
 @contextmanager
-def recorded(*events: EventDesc, kind: str = "backward", size: int = 1 << 20) -> Iterator[Recorded]:
+def recorded(
+    *events: EventDesc, kind: Kind = "backward", size: int = 1 << 20
+) -> Iterator[Recorded]:
     """Every event on every CPU; the first owns the CPU's ring, the others are pointed at it."""
     backward = Flag.WRITE_BACKWARD if kind == "backward" else Flag(0)
     events = tuple(
@@ -243,13 +246,12 @@ def test_perf_evlist_shows_the_attrs(snapshot: Path) -> None:
 
 
 def test_perf_buildid_list_has_the_kernel_and_the_libraries(snapshot: Path) -> None:
-    ids = dict(reversed(line.split(" ", 1)) for line in perf(
-        "buildid-list", "-i", str(snapshot)).splitlines())  # fmt: skip
+    lines = perf("buildid-list", "-i", str(snapshot)).splitlines()
+    ids = {path: id for id, _, path in (line.partition(" ") for line in lines)}
     assert ids["[kernel.kallsyms]"] == perf("buildid-list", "-k").strip()
     libc = next(path for path in ids if "/libc" in path)
-    assert re.fullmatch("[0-9a-f]{40}", ids[libc])
-    noted = subprocess.run(["file", "-L", libc], capture_output=True, text=True, check=False)
-    assert noted.returncode or ids[libc] in noted.stdout
+    # perf's own reader of ELF files agrees.
+    assert perf("buildid-list", "-i", libc).split()[0] == ids[libc]
 
 
 def test_perf_prints_where_when_and_by_what_the_file_was_made(snapshot: Path) -> None:

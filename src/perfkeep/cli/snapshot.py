@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", help="NAME.data unless given; - is stdout"
     )
     parser.add_argument("--last", metavar="TIME", help="only this much before now: 10s, 250ms")
-    parser.add_argument("--since", metavar="T", help="from then on: 14:05, -10s, an RFC 3339 time")
+    parser.add_argument(
+        "--since", metavar="T", help="from then on: 10s (ago), 14:05, an RFC 3339 time"
+    )
     parser.add_argument("--until", metavar="T", help="up to then")
     parser.add_argument(
         "--no-clobber", action="store_true", help="leave a file that exists as it is"

@@ -11,6 +11,8 @@ from perfkeep.units import parse_duration
 
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?")
 
+_SPAN = re.compile(r"-?[\d.]+(ns|us|µs|ms|s|m|min|h|d)")
+
 
 def _realtime(text: str, now_ns: int) -> int:
     """ns since the epoch. Raises: ValueError: not a moment."""
@@ -25,19 +27,19 @@ def _realtime(text: str, now_ns: int) -> int:
 
 
 def parse_moment(text: str) -> int:
-    """CLOCK_MONOTONIC ns of "-10s" (ago), "14:05", "14:05:01.5" (today), "2026-01-31T14:05:00Z"
-    or "@1767225600" (seconds since the epoch).
+    """CLOCK_MONOTONIC ns of "10s" or "-10s" (ago), "14:05", "14:05:01.5" (today),
+    "2026-01-31T14:05:00Z" or "@1767225600" (seconds since the epoch).
 
     Raises:
         UsageError: none of these.
     """
     monotonic = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     now = time.time_ns()
-    if text.startswith("-"):
-        return monotonic - parse_duration(text[1:])
+    if _SPAN.fullmatch(text):
+        return monotonic - parse_duration(text.removeprefix("-"))
     try:
         return monotonic + _realtime(text, now) - now
     except (ValueError, OverflowError, OSError):
         raise UsageError(
-            f"{text!r} is not a moment; write it like -10s, 14:05:01, 2026-01-31T14:05:00 or @SECONDS"
+            f"{text!r} is not a moment; write it like 10s (ago), 14:05:01, 2026-01-31T14:05:00 or @SECONDS"
         ) from None

@@ -62,6 +62,8 @@ static PyObject *walk(PyObject *self, PyObject *args)
 		return NULL;
 	if (end > view.len)
 		end = view.len;
+	if (end < 0)
+		end = 0; /* or end - at could overflow */
 	if (start < 0 || every < 1) {
 		PyBuffer_Release(&view);
 		PyErr_SetString(PyExc_ValueError, "start must be >= 0 and every >= 1");

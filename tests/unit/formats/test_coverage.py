@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkeep.abi.perf_event import Sample
 from perfkeep.formats.perf_data import EventDesc, RingCopy, Window
 from perfkeep.formats.perf_data.coverage import Clock, cut
 from perfkeep.testing.assembler import Assembler, Ring
@@ -129,3 +131,28 @@ def test_lost_samples_are_told() -> None:
     ring.write(EVENT.sample(1))
     ring.write(EVENT.lost(12, 2))
     assert cut(copy(ring), Window(), clock())[1].lost == 12
+
+
+@pytest.mark.parametrize("window", [Window(), Window(since_ns=1)])
+@both
+def test_a_chain_that_breaks_off_is_not_taken_for_the_whole_ring(
+    kind: Kind, window: Window
+) -> None:
+    ring = copy(fill(kind, range(10, 20)))
+    broken = bytearray(ring.data)
+    broken[5 * len(EVENT.sample(0))] = 0  # a record of type 0
+    kept, covered = cut(replace(ring, data=memoryview(broken)), window, clock())
+    assert len(times(kept)) == 5 and not covered.reached
+
+
+@both
+def test_records_without_a_time_are_kept_whatever_the_window(kind: Kind) -> None:
+    timeless = Assembler(sample_type=Sample.IDENTIFIER | Sample.TID)
+    ring = Ring(SIZE, kind == "backward")
+    for pid in range(1000):
+        ring.write(timeless.sample(0, pid=pid))
+    known = Clock([EventDesc("e", timeless.attr, {0: [timeless.id]}, None)])
+    everything, _ = cut(copy(ring), Window(), known)
+    kept, covered = cut(copy(ring), Window(since_ns=5, until_ns=6), known)
+    assert kept == everything and covered.records > 10
+    assert covered.first_ns is None and not covered.reached

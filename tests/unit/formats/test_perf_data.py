@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import mmap
+import struct
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkeep.abi.perf_data import Feature
-from perfkeep.abi.perf_event import Attr
+from perfkeep.abi.perf_event import Attr, ClockId, Flag, Type
 from perfkeep.abi.records import Record
 from perfkeep.errors import DataError
 from perfkeep.formats import perf_data
 from perfkeep.formats.perf_data import EventDesc, RingCopy, Window, reader, write_snapshot
 from perfkeep.formats.perf_data.event import attr_size, pack_attr
+from perfkeep.formats.perf_data.features import build_ids
+from perfkeep.formats.perf_data.tracing import parse_tracing_data
 from perfkeep.kernel.procfs import Host, Mapping, Module, Process
 from perfkeep.testing.assembler import Assembler, Ring
 
@@ -45,9 +52,10 @@ def host() -> Host:
 
 
 def descs() -> list[EventDesc]:
+    switch = replace(EVENTS[1].attr, type=Type.TRACEPOINT, config=1)
     return [
         EventDesc("cpu-clock", EVENTS[0].attr, {0: [3]}, None),
-        EventDesc("sched:switch", EVENTS[1].attr, {1: [4]}, ("sched", "switch", 1, FORMAT)),
+        EventDesc("sched:switch", switch, {1: [4]}, ("sched", "switch", 1, FORMAT)),
     ]
 
 
@@ -72,7 +80,7 @@ def whole_file() -> bytes:
 def test_events_ids_and_records_come_back_as_they_were_written() -> None:
     got = reader.parse(memoryview(whole_file()))
     assert [(e.name, e.all_ids) for e in got.events] == [("cpu-clock", [3]), ("sched:switch", [4])]
-    assert [e.attr for e in got.events] == [e.attr for e in EVENTS]
+    assert [e.attr for e in got.events] == [e.attr for e in descs()]
     kinds = [kind for kind, _ in got.records()]
     assert kinds.count(Record.SAMPLE) == 20
     assert kinds[:5] == [Record.MMAP, Record.MMAP, Record.COMM, Record.COMM, Record.MMAP2]
@@ -87,6 +95,58 @@ def test_the_file_says_where_and_by_whom_it_was_made() -> None:
     assert got.sample_time == (100, 109)
     tracing = got.features[Feature.TRACING_DATA]
     assert bytes(tracing[:10]) == b"\x17\x08\x44tracing" and FORMAT.encode() in bytes(tracing)
+
+
+def test_tracepoints_come_back_with_the_layout_of_their_fields() -> None:
+    clock, switch = reader.parse(memoryview(whole_file())).events
+    assert clock.tracepoint is None
+    assert switch.tracepoint == ("sched", "switch", 1, FORMAT)
+
+
+@pytest.mark.parametrize("clock", [None, ClockId.BOOTTIME, ClockId.MONOTONIC])
+def test_the_clocks_are_related_only_where_records_tell_monotonic_time(
+    clock: ClockId | None,
+) -> None:
+    attr = replace(EVENTS[0].attr, clockid=clock or 0)
+    if clock is not None:
+        attr = attr.with_flags(Flag.USE_CLOCKID)
+    out = io.BytesIO()
+    write_snapshot(out, [EventDesc("e", attr, {0: [3]}, None)], [], host(), Window(), [])
+    features = reader.parse(memoryview(out.getvalue())).features
+    told = {Feature.CLOCKID, Feature.CLOCK_DATA} <= features.keys()
+    assert told == (clock == ClockId.MONOTONIC)
+
+
+def test_a_full_disk_leaves_no_view_of_a_ring_behind() -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            if isinstance(data, memoryview):
+                raise OSError(errno.ENOSPC, "full")
+            return super().write(data)  # type: ignore[arg-type]
+
+    ring = rings()[0]
+    with mmap.mmap(-1, len(ring.data)) as memory:
+        memory[:] = bytes(ring.data)
+        with memoryview(memory) as data, pytest.raises(OSError, match="full"):
+            write_snapshot(Full(), descs(), [replace(ring, data=data)], host(), Window(), [])
+        # Leaving the block unmaps: a view that somebody still holds would be a BufferError.
+
+
+def test_what_has_replaced_a_mapped_file_gives_no_build_id(tmp_path: Path) -> None:
+    path = tmp_path / "lib.so"
+    note = struct.pack("=III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
+    header = b"\x7fELF" + bytes([2, 1 if sys.byteorder == "little" else 2, 1]) + bytes(9)
+    header += struct.pack("=HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    path.write_bytes(header + struct.pack("=IIQQQQQQ", 4, 4, 120, 0, 0, 36, 36, 4) + note)
+
+    def ids(inode: int) -> bytes:
+        there = host()
+        mapping = Mapping(4096, 8192, 0, 8, 1, inode, 5, False, bytes(path))
+        there.processes = [Process(2**31 - 1, {}, [mapping])]
+        return build_ids(there)
+
+    assert bytes(range(20)) in ids(path.stat().st_ino) and bytes(path) in ids(path.stat().st_ino)
+    assert ids(path.stat().st_ino + 1) == b""
 
 
 def test_hidden_kernel_addresses_leave_the_kernel_out() -> None:
@@ -161,3 +221,15 @@ def test_a_corrupted_header_is_read_or_refused(changes: list[tuple[int, int]]) -
         data[at] = byte
     _try(bytes(data))
     assert len(data) == len(WHOLE)
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_any_tracing_data_is_read_or_refused(rest: bytes, keep: int) -> None:
+    whole = bytes(reader.parse(memoryview(WHOLE)).features[Feature.TRACING_DATA])
+    data = whole[:-keep] + rest if keep else whole + rest
+    try:
+        found = parse_tracing_data(memoryview(data))
+    except DataError as error:
+        assert 0 <= error.offset <= len(data)
+    else:
+        assert all(text in data.decode(errors="replace") for *_, text in found)

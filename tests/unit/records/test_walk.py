@@ -80,6 +80,15 @@ def test_arguments_without_a_meaning_are_refused(
         walker.walk(bytes(8), *arguments)
 
 
+@pytest.mark.parametrize("start", [8, 2**63 - 1])
+@pytest.mark.parametrize("end", [-(2**63), -1, 0, 2**63 - 1])
+def test_no_bytes_outside_are_touched_however_far_the_arguments_point(
+    walker: ModuleType, start: int, end: int
+) -> None:
+    assert tuple(walker.walk(bytes(8), start, end, 1)) == (start, 0, 0, [])
+    assert walker.first_chained(bytes(8), start, b"") == 8
+
+
 def test_the_first_whole_record_of_a_wrapped_forward_ring_is_found(walker: ModuleType) -> None:
     event, ring = Assembler(), Ring(1024, backward=False)
     written = [event.sample(time, ip=time) for time in range(100)]

@@ -20,6 +20,7 @@ from perfkeep import records
 from perfkeep.abi.perf_event import Flag, Sample
 from perfkeep.abi.records import Record
 from perfkeep.formats.perf_data.event import EventDesc
+from perfkeep.records.pure import Walk
 from perfkeep.records.sample import Layout
 
 _HEADER = struct.Struct("=IHH")
@@ -173,14 +174,14 @@ def _last_record(data: memoryview, marks: list[int], end: int) -> int:
     return offset
 
 
-def _oldest_and_newest(ring: RingCopy, start: int, chain: records.Walk) -> tuple[int, int]:
+def _oldest_and_newest(ring: RingCopy, start: int, chain: Walk) -> tuple[int, int]:
     """Offsets of a chain's two ends; it has at least one record."""
     last = _last_record(ring.data, chain.marks, chain.end)
     return (last, start) if ring.kind == "backward" else (start, last)
 
 
 def _reaches(
-    ring: RingCopy, start: int, limit: int, chain: records.Walk, since: int | None, clock: Clock
+    ring: RingCopy, start: int, limit: int, chain: Walk, since: int | None, clock: Clock
 ) -> bool:
     """Whether everything since then is there; or, when it was not said, what a ring can hold."""
     whole = len(ring.data) < ring.size and limit == len(ring.data)
@@ -196,7 +197,7 @@ def _reaches(
 
 
 def _inside(
-    ring: RingCopy, start: int, chain: records.Walk, window: Window, clock: Clock
+    ring: RingCopy, start: int, chain: Walk, window: Window, clock: Clock
 ) -> tuple[int, int]:
     """(start, end) of the part of a chain that lies in the window."""
     end, (since, until) = chain.end, (window.since_ns, window.until_ns)

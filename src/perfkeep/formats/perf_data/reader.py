@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from perfkeep.abi.perf_data import HEADER, MAGIC, MAGIC_SWAPPED, SECTION, Feature
-from perfkeep.abi.perf_event import ATTR_SIZE_VER0, Attr
+from perfkeep.abi.perf_event import ATTR_SIZE_VER0, Attr, Type
 from perfkeep.errors import DataError
 from perfkeep.formats.perf_data.event import EventDesc
+from perfkeep.formats.perf_data.tracing import parse_tracing_data
 
 _RECORD = struct.Struct("=IHH")
 _MOST_EVENTS = 1 << 16
@@ -127,6 +128,19 @@ def _features(file: memoryview, at: int, bitmap: bytes) -> dict[Feature | int, m
     return found
 
 
+def _with_tracepoints(events: list[EventDesc], section: memoryview | None) -> list[EventDesc]:
+    """The events, those of tracepoints with the layout of their fields."""
+    if section is None:
+        return events
+    known = {found[2]: found for found in parse_tracing_data(section)}
+    return [
+        replace(event, tracepoint=known.get(event.attr.config))
+        if event.attr.type == Type.TRACEPOINT
+        else event
+        for event in events
+    ]
+
+
 def _named(events: list[EventDesc], desc: memoryview | None) -> list[EventDesc]:
     """The events with the names that EVENT_DESC gives them, in the same order."""
     if desc is None or len(desc) < 8:
@@ -138,7 +152,7 @@ def _named(events: list[EventDesc], desc: memoryview | None) -> list[EventDesc]:
         (ids,) = struct.unpack_from("=I", desc, at + size)
         name, behind = _string(desc, at + size + 4)
         at = behind + 8 * ids
-        named.append(EventDesc(name, event.attr, event.ids, None))
+        named.append(replace(event, name=name))
     return named + events[count:]
 
 
@@ -160,7 +174,9 @@ def parse(file: memoryview) -> PerfData:
     events = _events(file, attrs_at, attrs_size, each)
     data = _part(file, data_at, data_size, "the data")
     features = _features(file, data_at + data_size, bitmap)
-    return PerfData(_named(events, features.get(Feature.EVENT_DESC)), data, data_at, features)
+    events = _named(events, features.get(Feature.EVENT_DESC))
+    events = _with_tracepoints(events, features.get(Feature.TRACING_DATA))
+    return PerfData(events, data, data_at, features)
 
 
 def read(path: str) -> PerfData:

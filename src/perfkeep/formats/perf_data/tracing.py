@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import mmap
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from perfkeep.errors import DataError
 
 _MAGIC = bytes([23, 8, 68]) + b"tracing"
 _VERSION = b"0.6\0"
+_ID = re.compile(r"^ID: ([0-9]{1,10})$", re.M)
+_NAME = re.compile(r"^name: (\S+)$", re.M)
 
 # What a 64-bit kernel says in events/header_page and events/header_event. Readers of perf.data
 # parse them, and use neither: perf's rings are not ftrace's.
@@ -52,3 +57,61 @@ def tracing_data(tracepoints: Sequence[tuple[str, str, int, str]]) -> bytes:
     parts.append(struct.pack("=I", 0))  # printk formats
     parts.append(struct.pack("=Q", 0))  # saved command lines: there are COMM records
     return b"".join(parts)
+
+
+class _Cursor:
+    """Reads one thing after the other.
+
+    Raises:
+        DataError: what should come does not fit.
+    """
+
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise DataError(f"{size} bytes of tracing data do not fit their section", self.at)
+        self.at += size
+        return bytes(self.data[self.at - size : self.at])
+
+    def number(self, format: str) -> int:
+        return int(struct.unpack(format, self.take(struct.calcsize(format)))[0])
+
+    def string(self) -> str:
+        found = bytearray()
+        while (byte := self.take(1)) != b"\0":
+            found += byte
+        return found.decode(errors="replace")
+
+    def sized(self) -> bytes:
+        return self.take(self.number("=Q"))
+
+
+def parse_tracing_data(data: memoryview) -> list[tuple[str, str, int, str]]:
+    """The tracepoints of a TRACING_DATA section: (system, name, id, text of the format file).
+
+    Raises:
+        DataError: another version, or broken; the offset is the one in the section.
+    """
+    cursor = _Cursor(data)
+    if cursor.take(len(_MAGIC)) != _MAGIC or cursor.string() not in ("0.5", "0.6"):
+        raise DataError("this tracing data is not of version 0.5 or 0.6", 0)
+    cursor.take(2 + 4)  # byte order, size of a long, size of a page
+    for _ in ("header_page", "header_event"):
+        cursor.string()
+        cursor.sized()
+    for _ in range(cursor.number("=I")):
+        cursor.sized()
+    return list(_formats(cursor))
+
+
+def _formats(cursor: _Cursor) -> Iterator[tuple[str, str, int, str]]:
+    for _ in range(cursor.number("=I")):
+        system = cursor.string()
+        for _ in range(cursor.number("=I")):
+            at, text = cursor.at, cursor.sized().decode(errors="replace")
+            id, name = _ID.search(text), _NAME.search(text)
+            if id is None or name is None:
+                raise DataError(f"a tracepoint of {system} has no name or no ID", at)
+            yield system, name[1], int(id[1]), text

@@ -1,0 +1,260 @@
+"""The verbs, on real events: what they print, what they refuse, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfkeep.cli.main import main
+from perfkeep.formats import perf_data
+from perfkeep.kernel import cpus
+from perfkeep.kernel.syscalls import mount, umount
+from perfkeep.testing.requirements import cpu_hotplug, perf_events, requires, root, tracefs
+
+pytestmark = [requires(perf_events, tracefs, root), pytest.mark.usefixtures("instance")]
+
+EVENTS = ["-e", "sched:sched_switch", "-e", "cpu-clock/freq=99/"]
+
+
+class Ran:
+    """What a command gave."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(instance: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: str) -> Ran:
+        capsys.readouterr()
+        try:
+            code = main(words)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_recording_goes_through_its_whole_life(cli: Any, tmp_path: Path) -> None:
+    assert cli("start", "tour", *EVENTS, "--ring", "64K", "-g").code == 0
+    (listed,) = cli("ls", "--json").json
+    assert listed["name"] == "tour" and listed["state"] == "running"
+    assert listed["ring"] == {"kind": "backward", "bytes_per_cpu": 65536}
+    assert listed["owner"]["pid"] == os.getpid() and listed["owner"]["user"] == "root"
+    assert [one["event"] for one in listed["events"]] == EVENTS[1::2]
+    assert all(one["cpus"] == list(cpus.online()) for one in listed["events"])
+    shown = cli("show", "tour", "--json").json
+    assert shown.pop("target") == "all tasks" and shown == listed
+    table = cli("ls").out.splitlines()
+    assert table[0].split()[:3] == ["NAME", "ID", "STATE"] and table[1].startswith("tour ")
+
+    assert cli("disable", "tour").code == 0
+    assert cli("show", "tour", "--json").json["state"] == "disabled"
+    assert cli("enable", "tour").code == 0
+    assert cli("show", "tour", "--json").json["state"] == "running"
+
+    assert cli("add", "tour", "-e", "page-faults").code == 0
+    assert cli("remove", "tour", "-e", "cpu-clock/freq=99/").code == 0
+    names = [one["event"] for one in cli("show", "tour", "--json").json["events"]]
+    assert names == ["sched:sched_switch", "page-faults"]
+
+    file = tmp_path / "tour.data"
+    taken = cli("snapshot", "tour", "-o", str(file))
+    assert taken.code == 0 and f"written to {file}" in taken.out
+    assert {event.name for event in perf_data.read(str(file)).events} >= {"sched:sched_switch"}
+    assert "COMMAND" in cli("report", str(file)).out
+
+    ended = cli("claim", "tour")
+    assert (ended.code, ended.out) == (0, "tour has ended\n")
+    assert cli("ls", "--json").json == [] and "no recordings" in cli("ls").out
+
+
+def test_stat_sums_over_cpus(cli: Any) -> None:
+    cli("start", "counts", "-e", "cpu-clock", "--ring", "64K")
+    got = cli("stat", "counts", "--json").json
+    assert set(got) == {"name", "events"}
+    (event,) = got["events"]
+    fields = {"value", "time_enabled_ns", "time_running_ns", "lost"}
+    assert set(event) == {"id", "event", "per_cpu"} | fields
+    assert set(event["per_cpu"]) == {str(cpu) for cpu in cpus.online()}
+    for field in fields:
+        assert event[field] == sum(cpu[field] for cpu in event["per_cpu"].values())
+    assert event["value"] > 0 and "cpu-clock" in cli("stat", "counts").out
+
+
+def test_status_names_both_processes_and_the_log(cli: Any) -> None:
+    got = cli("status", "--json").json
+    assert set(got) == {
+        "instance", "socket", "log", "version", "recordings", "events", "ring_bytes", "broker",
+        "keeper",
+    }  # fmt: skip
+    for one in (got["broker"], got["keeper"]):
+        assert set(one) == {"pid", "rss_bytes", "cpu_ms"} and one["rss_bytes"] > 1 << 20
+        assert os.path.exists(f"/proc/{one['pid']}")
+    assert os.path.exists(got["log"]) and got["socket"] == os.environ["PERFKEEP_SOCKET"]
+    assert str(got["broker"]["pid"]) in cli("status").out
+
+
+def test_start_ends_while_the_recording_goes_on() -> None:
+    command = [sys.executable, "-m", "perfkeep"]
+    subprocess.run([*command, "start", "alone", "-e", "cpu-clock", "--ring", "64K"], check=True)
+    got = subprocess.run([*command, "ls", "--json"], capture_output=True, check=True)
+    (listed,) = json.loads(got.stdout)
+    assert listed["state"] == "running"
+    assert not os.path.exists(f"/proc/{listed['owner']['pid']}")
+    assert "start alone" in listed["owner"]["command"]
+
+
+def test_a_young_recording_reaches_as_far_as_is_asked_for(cli: Any, tmp_path: Path) -> None:
+    cli("start", "young", *EVENTS, "--ring", "1M")
+    assert cli("snapshot", "young", "--last", "1h", "-o", str(tmp_path / "x")).code == 0
+
+
+def test_a_ring_that_is_too_short_makes_exit_code_3_and_still_a_file(
+    cli: Any, tmp_path: Path
+) -> None:
+    cli("start", "short", "-e", "sched:sched_switch", "--ring", "4K", "-C", "0")
+    command = "import time\nfor _ in range(500): time.sleep(0)"
+    subprocess.run(["taskset", "-c", "0", sys.executable, "-c", command], check=True)
+    for _ in range(200):
+        subprocess.run(["taskset", "-c", "0", "true"], check=True)
+    got = cli("snapshot", "short", "--last", "1h", "-o", str(tmp_path / "x"))
+    assert got.code == 3 and "not complete" in got.err and "CPU 0" in got.err
+    assert perf_data.read(str(tmp_path / "x")).events
+
+
+def test_a_snapshot_goes_to_stdout_as_well(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "perfkeep"]
+    subprocess.run([*command, "start", "out", "-e", "cpu-clock", "--ring", "64K"], check=True)
+    got = subprocess.run([*command, "snapshot", "out", "-o", "-"], capture_output=True, check=True)
+    (tmp_path / "x").write_bytes(got.stdout)
+    assert [event.name for event in perf_data.read(str(tmp_path / "x")).events] == ["cpu-clock"]
+
+
+# --- bad input: a clear error, and nothing lost ------------------------------------------------
+
+
+@pytest.fixture
+def kept(cli: Any) -> Iterator[None]:
+    """A recording that must be as it was after whatever goes wrong."""
+    cli("start", "kept", *EVENTS, "--ring", "64K")
+    before = cli("ls", "--json").json
+    yield
+    assert cli("ls", "--json").json == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["stat", "kent"], 1, "no recording named 'kent'; did you mean kept?"),
+        (["start", "kept", "-e", "cpu-clock"], 1, "'kept' exists already"),
+        (["start", "x y", "-e", "cpu-clock"], 1, "cannot be a recording's name"),
+        (["start", "x", "-e", "cpu-clock", "--ring", "5000"], 2, "power of two pages"),
+        (["start", "x", "-e", "cpu-clock", "--ring", "3M"], 2, "the nearest are 2M and 4M"),
+        (["start", "x", "-e", "cpu-clock", "--ring", "2G"], 2, "limit is 1G per ring; 2G is 1G"),
+        (["start", "x", "-e", "cpu-clock", "--ring", "big"], 2, "not a size"),
+        (["start", "x", "-e", "sched:sched_swich"], 2, "sched:sched_switch"),
+        (["start", "x", "-e", "cpu-clok"], 2, "cpu-clock"),
+        (["start", "x"], 2, "-e sched:sched_switch"),
+        (["start", "x", "-e", "cpu-clock", "-C", "4000"], 2, "CPU 4000 does not exist"),
+        (["start", "x", "-e", "cpu-clock", "-C", "a"], 2, "0-3,5"),
+        (["start", "x", "-e", "cpu-clock", "-p", "99999999"], 2, "no process 99999999"),
+        (["start", "x", "-e", "cpu-clock", "--cgroup", "/no/such"], 2, "no cgroup"),
+        (["start", "x", "-e", "cpu-clock", "--filter", "a"], 2, "filter needs a tracepoint"),
+        (["start", "x", "-e", "sched:sched_switch", "--filter", "no_field == 1"], 2, "filter"),
+        (["add", "kept", "-e", "nonsense"], 2, "nonsense"),
+        (["remove", "kept", "-e", "page-faults"], 2, "has no event 'page-faults'"),
+        (["snapshot", "kept", "-o", "/no/such/dir/x"], 1, "/no/such/dir/x cannot be written"),
+        (["snapshot", "kept", "-o", "/tmp"], 1, "is a directory"),
+        (["snapshot", "kept", "--last", "soon", "-o", "/dev/null/x"], 2, "not a time span"),
+        (["snapshot", "kept", "--since", "then"], 2, "not a moment"),
+        (["snapshot", "kept", "--last", "1s", "--since", "2s"], 2, "--last says all"),
+        (["report", "/etc/passwd"], 1, "no perf.data file"),
+        (["report", "/no/such/file"], 1, "/no/such/file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.usefixtures("kept")
+def test_bad_input_is_refused_in_a_sentence_and_nothing_is_lost(
+    cli: Any, words: list[str], code: int, says: str
+) -> None:
+    got = cli(*words)
+    assert (got.code, got.out) == (code, ""), got.err
+    assert says in got.err and got.err.count("\n") == 1
+
+
+@requires(cpu_hotplug)
+def test_a_cpu_that_is_offline_is_named(cli: Any) -> None:
+    switch = Path("/sys/devices/system/cpu/cpu1/online")
+    switch.write_text("0")
+    try:
+        got = cli("start", "x", "-e", "cpu-clock", "-C", "0-1")
+    finally:
+        switch.write_text("1")
+    assert got.code == 2 and "CPU 1 is offline; CPUs 0 are online" in got.err
+    assert cli("ls", "--json").json == []
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(cli: Any, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount("tmpfs", str(small), "tmpfs", 0, "size=16k")
+    try:
+        got = cli("snapshot", "kept", "-o", str(small / "x"))
+        left = os.listdir(small)
+    finally:
+        umount(str(small))
+    assert got.code == 1 and "the disk is full" in got.err and left == []
+
+
+@pytest.mark.usefixtures("kept")
+def test_no_clobber_leaves_a_file_as_it_is(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("mine")
+    got = cli("snapshot", "kept", "-o", str(tmp_path / "x"), "--no-clobber")
+    assert got.code == 1 and "exists already" in got.err
+    assert (tmp_path / "x").read_text() == "mine" and os.listdir(tmp_path) == ["x"]
+    assert cli("snapshot", "kept", "-o", str(tmp_path / "x")).code == 0
+    assert (tmp_path / "x").read_bytes()[:8] == b"PERFILE2"
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_limit_of_open_files_is_named_when_it_is_reached() -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+
+    command = [sys.executable, "-m", "perfkeep", "start", "x", "-e", "sched:*", "--ring", "64K"]
+    got = subprocess.run(command, capture_output=True, text=True, preexec_fn=few)
+    assert got.returncode == 1 and "RLIMIT_NOFILE 24, hard limit 24" in got.stderr
+
+
+def test_doctor_finds_that_root_may_record(cli: Any) -> None:
+    got = cli("doctor")
+    assert got.code == 0 and "can be recorded" in got.out
+    findings = cli("doctor", "--json").json
+    assert {one["verdict"] for one in findings} <= {"ok", "warn"}
+    assert all(set(one) == {"verdict", "what", "found", "cure"} for one in findings)
+    assert all(one["cure"] for one in findings if one["verdict"] != "ok")
+
+
+def test_the_demo_runs_and_leaves_nothing() -> None:
+    command = [sys.executable, "-m", "perfkeep"]
+    got = subprocess.run([*command, "demo"], capture_output=True, text=True, timeout=120)
+    assert got.returncode == 0, got.stderr
+    for line in ("$ perfkeep start demo", "$ perfkeep snapshot demo --last 1s", "demo has ended"):
+        assert line in got.stdout
+    listed = subprocess.run([*command, "ls", "--json"], capture_output=True, check=True)
+    assert json.loads(listed.stdout) == []
