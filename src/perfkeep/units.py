@@ -26,7 +26,7 @@ def parse_size(text: str) -> int:
     try:
         if factor is None or not number:
             raise ValueError
-        return int(float(number) * factor) if "." in number else int(number) * factor
+        return round(float(number) * factor) if "." in number else int(number) * factor
     except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a size; write it like 512K, 8M or 1G") from None
 
@@ -43,7 +43,7 @@ def parse_duration(text: str | float) -> int:
     try:
         if factor is None or not number:
             raise ValueError
-        return int(float(number) * factor) if "." in number else int(number) * factor
+        return round(float(number) * factor) if "." in number else int(number) * factor
     except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is not a time span; write it like 250ms, 10s or 5m") from None
 

@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,7 +116,7 @@ class Trial:
         ours, theirs = packets.link_pair()
         self.link = FailingLink(ours)
         self.link.steps = self.steps
-        self.thread = threading.Thread(target=self._keep, args=(theirs,))
+        self.thread = threading.Thread(target=self._keep, args=(theirs,), daemon=True)
         self.thread.start()
         self.recordings = Recordings(self.link)
         recover(self.link, self.recordings.registry)
@@ -295,7 +296,7 @@ def test_a_broker_that_dies_at_any_step_leaves_all_of_a_request_or_nothing(
         # Nothing can be taken back: that is how a kill looks to the keeper.
         trial.link.dead = True
         opened = open_events(wanted(EVENTS), target())
-        failed = not trial.survives(lambda opened=opened: request(trial, "flight", opened))
+        failed = not trial.survives(partial(request, trial, "flight", opened))
         opened.close()
         trial.steps.fail_at(0)
         trial.disconnect()

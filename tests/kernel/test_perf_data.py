@@ -30,6 +30,7 @@ from perfkeep.abi.perf_event import (
     Type,
 )
 from perfkeep.abi.records import Record
+from perfkeep.broker.rings import pieces
 from perfkeep.formats import perf_data
 from perfkeep.formats.perf_data import Coverage, EventDesc, PerfData, RingCopy, Window
 from perfkeep.kernel import cpus, procfs, tracefs
@@ -63,7 +64,7 @@ def cpu_clock() -> EventDesc:
 
 def tracepoint(system: str, name: str, call_chains: bool = True) -> EventDesc:
     found = tracefs.tracepoint(system, name)
-    # perf script prints the call chains of events that record their address, too, only.
+    # perf script -F ip,sym refuses call chains of events that do not record their address.
     chain = Sample.CALLCHAIN | Sample.IP if call_chains else Sample(0)
     attr = Attr(
         type=Type.TRACEPOINT,
@@ -97,14 +98,9 @@ class Recorded:
         """As the broker makes them: straight, from data_head on."""
         for cpu, ring in self.rings.items():
             before = self.head(cpu)
-            area, at = ring[mmap.PAGESIZE :], before % self.size
-            if self.written(cpu) < self.size:
-                data = area[at:] if self.kind == "backward" and at else area[:at]
-                if self.kind == "backward" and not at:
-                    data = b""
-            else:
-                data = area[at:] + area[:at]
-            view = memoryview(data)
+            area = ring[mmap.PAGESIZE :]
+            parts = pieces(before, self.size, self.kind == "backward")
+            view = memoryview(b"".join(area[start:end] for start, end in parts))
             yield RingCopy(cpu, view, before, self.head(cpu), self.kind, self.size, _MAX_RECORD)
 
     def wait_until(self, bytes_written: int) -> None:

@@ -88,10 +88,8 @@ def test_perf_report_counts_both_events(data: Path) -> None:
 
 
 def test_perf_finds_the_build_ids_of_kernel_and_files(data: Path) -> None:
-    found = dict(
-        reversed(line.split(maxsplit=1))
-        for line in perf("buildid-list", "-i", str(data)).splitlines()
-    )
+    lines = [line.split(maxsplit=1) for line in perf("buildid-list", "-i", str(data)).splitlines()]
+    found = {path: id for id, path in lines}
     kernel = build_id.in_notes(Path("/sys/kernel/notes").read_bytes())
     assert kernel is not None and found["[kernel.kallsyms]"] == kernel.hex()
     libc = next(path for path in found if "/libc.so" in path)

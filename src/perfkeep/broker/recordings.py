@@ -61,8 +61,10 @@ class Undo:
 
 def _detach(fd: OwnedFd) -> None:
     """Undo SET_OUTPUT; an event that someone has mapped (before Linux 6.17) keeps its ring."""
+    from perfkeep.kernel.syscalls import detach_output  # few need it
+
     with suppress(OSError):
-        fcntl.ioctl(fd.fileno(), Ioctl.SET_OUTPUT, -1)
+        detach_output(fd.fileno())
 
 
 class Recordings:

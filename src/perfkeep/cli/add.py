@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, need_events, raise_fd_limit
+from perfkeep.cli.common import add_events, need_events, raise_fd_limit, recording_name
 from perfkeep.client.recording import Recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", type=recording_name)
     add_events(parser)
 
 

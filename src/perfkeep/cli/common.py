@@ -51,6 +51,19 @@ def add_events(parser: argparse.ArgumentParser, filters: bool = True) -> None:
         parser.add_argument("-g", "--call-graph", action="store_true", help="record call chains")
 
 
+def recording_name(text: str) -> str:
+    """Only the length: the broker knows what else a name may be.
+
+    Raises:
+        UsageError: no recording can be called that.
+    """
+    from perfkeep.errors import UsageError
+
+    if not 0 < len(text) <= 64:
+        raise UsageError(f"a recording's name has 1 to 64 characters, this one has {len(text)}")
+    return text
+
+
 def need_events(options: argparse.Namespace) -> list[tuple[str, str | None]]:
     """Raises: UsageError: no -e."""
     from perfkeep.errors import UsageError
@@ -69,6 +82,11 @@ def raise_fd_limit() -> None:
 def say(text: str) -> None:
     """Something for the person, beside the output."""
     print(f"perfkeep: {text}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text, with "?" for bytes of a file's name that are not UTF-8."""
+    return text.encode(errors="replace").decode()
 
 
 def age(created_ns: int) -> str:

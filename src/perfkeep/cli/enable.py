@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from perfkeep.cli.common import recording_name
 from perfkeep.client.recording import Recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", type=recording_name)
 
 
 def run(options: argparse.Namespace) -> int:

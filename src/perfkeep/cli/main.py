@@ -46,9 +46,24 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=max(40, width - 2))
 
 
+def _joined(words: Sequence[str]) -> list[str]:
+    """--since -10s → --since=-10s: argparse takes all that begins with "-" for an option."""
+    joined: list[str] = []
+    for word in words:
+        negative = word[:1] == "-" and word[1:2].isdecimal()
+        if negative and joined and joined[-1][:2] == "--" and joined[-1] != "--":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_formatter, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(None if args is None else _joined(args), namespace)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.print_usage(sys.stderr)
@@ -82,8 +97,21 @@ def _run(arguments: Sequence[str]) -> int:
     return int(module.run(options))
 
 
+def _open_streams() -> None:
+    """A closed standard stream becomes /dev/null: the next file opened would take its number,
+    and be written to as if it were the terminal."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code; see the top of this file."""
+    _open_streams()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -94,6 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except UnicodeEncodeError as error:
+        from perfkeep.cli.common import printable
+
+        print(f"perfkeep: {printable(error.object)!r} is not UTF-8", file=sys.stderr)
+        return USAGE
     except OSError as error:
         print(f"perfkeep: {_words(error)}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED

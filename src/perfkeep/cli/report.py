@@ -7,9 +7,15 @@ import argparse
 from perfkeep.cli.table import render
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a snapshot, or what perf record wrote")
-    parser.add_argument("-n", "--top", type=int, default=20, help="how many processes (20)")
+    parser.add_argument("-n", "--top", type=_count, default=20, help="how many processes (20)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import age, as_json, group_name, print_json, user_name, utc
+from perfkeep.cli.common import age, as_json, group_name, print_json, recording_name, user_name, utc
 from perfkeep.cli.table import render
 from perfkeep.client.recording import Recording
 from perfkeep.kernel.cpus import format_list
@@ -12,7 +12,7 @@ from perfkeep.units import format_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", type=recording_name)
     parser.add_argument("--json", action="store_true", help="for programs: docs/json.md")
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from perfkeep.cli.common import say
+from perfkeep.cli.common import printable, recording_name, say
 from perfkeep.cli.table import render
 
 if TYPE_CHECKING:
+    from perfkeep.client.snapshot import Snapshot
     from perfkeep.formats.perf_data import CpuCoverage
 
 _INCOMPLETE = 3
+_STDOUT = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", type=recording_name)
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="NAME.data unless given; - is stdout"
     )
@@ -43,31 +47,56 @@ def _progress(begin: float) -> Callable[[int, int], None]:
     return show
 
 
+def _is_stream(path: str) -> bool:
+    """A pipe or a device is written to; a file would be renamed over it, and it would be gone."""
+    if path == _STDOUT:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False  # there is none yet, or the attempt to make it will say why it cannot be
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _pour(snapshot: Snapshot, target: BinaryIO) -> None:
+    with snapshot.open() as data:
+        while part := data.read(1 << 20):
+            target.write(part)
+    target.flush()
+
+
 def run(options: argparse.Namespace) -> int:
     from perfkeep.cli.times import parse_moment
     from perfkeep.client.snapshot import take
     from perfkeep.errors import UsageError
 
-    if options.last and (options.since or options.until):
+    if options.last is not None and (options.since or options.until):
         raise UsageError("--last says all; leave --since and --until away")
+    since = parse_moment(options.since) if options.since is not None else None
+    until = parse_moment(options.until) if options.until is not None else None
+    if since is not None and until is not None and until <= since:
+        raise UsageError(f"--until {options.until} is not after --since {options.since}")
     path = options.output or f"{options.name}.data"
+    stream = _is_stream(path)
     snapshot = take(
         options.name,
-        None if path == "-" else path,
+        # Behind a symbolic link the file is replaced, not the link.
+        None if stream else os.path.realpath(path),
         last=options.last,
-        since_ns=parse_moment(options.since) if options.since else None,
-        until_ns=parse_moment(options.until) if options.until else None,
+        since_ns=since,
+        until_ns=until,
         clobber=not options.no_clobber,
         progress=_progress(time.monotonic()),
     )
     with snapshot:
-        if path == "-":
-            with snapshot.open() as data:
-                while part := data.read(1 << 20):
-                    sys.stdout.buffer.write(part)
-        else:
+        if path == _STDOUT:
+            _pour(snapshot, sys.stdout.buffer)
+        elif stream:
+            with open(path, "wb") as target:
+                _pour(snapshot, target)
+        if path != _STDOUT:
             print(_table(snapshot.coverage.cpus))
-            print(f"written to {path}")
+            print(f"written to {printable(path)}")
     if snapshot.coverage.complete:
         return 0
     say(_missing(snapshot.coverage.cpus))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, need_events, raise_fd_limit, say
+from perfkeep.cli.common import add_events, need_events, raise_fd_limit, recording_name, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="by which it is found again")
+    parser.add_argument(
+        "name", metavar="NAME", type=recording_name, help="by which it is found again"
+    )
     add_events(parser)
     parser.add_argument("-C", "--cpu", metavar="CPUS", help="only these CPUs: 0-3,5")
     target = parser.add_mutually_exclusive_group()
@@ -19,8 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from perfkeep.client.recording import start
+    from perfkeep.errors import UsageError
     from perfkeep.kernel.cpus import parse_list
 
+    if options.cgroup == "":
+        raise UsageError("no cgroup was named; --cgroup / is the one that holds all tasks")
     raise_fd_limit()
     recording = start(
         options.name,
@@ -36,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     info = recording.info
     events = ", ".join(event.event for event in info.events[:3])
     more = f" and {len(info.events) - 3} more" if len(info.events) > 3 else ""
-    print(f"{info.name} records {events}{more}")
+    print(f"{info.name} (id {info.id}) records {events}{more}")
     print(f"look at it:  perfkeep snapshot {info.name} --last 10s")
     print(f"end it:      perfkeep claim {info.name}")
     return 0

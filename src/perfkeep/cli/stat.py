@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import print_json
+from perfkeep.cli.common import print_json, recording_name
 from perfkeep.cli.table import render
 from perfkeep.client.recording import Recording
 from perfkeep.wire.messages import Counts, EventCounts
@@ -13,7 +13,7 @@ _FIELDS = ("value", "time_enabled_ns", "time_running_ns", "lost")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", type=recording_name)
     parser.add_argument("--json", action="store_true", help="for programs: docs/json.md")
 
 

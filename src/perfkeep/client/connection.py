@@ -28,6 +28,7 @@ _SPIN_NS = 60_000
 
 #: A broker is there within about 0.1 s; one that has not answered by then is broken.
 START_TIMEOUT_S = 10.0
+_LAUNCH_AGAIN_S = 0.3
 
 
 class Connection:
@@ -145,14 +146,15 @@ def connect(where: Instance) -> socket.socket:
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     pause = 0.002
-    launched = False
+    launch_at = 0.0
     while True:
         sock = _try_connect(where.socket)
         if sock is not None:
             return sock
-        if not launched:
-            launched = True
+        if time.monotonic() > launch_at:
             launch(where)
+            # Whoever holds the lock may be about to end, and then another one is needed.
+            launch_at = time.monotonic() + _LAUNCH_AGAIN_S
             continue
         if time.monotonic() > deadline:
             raise Unreachable(

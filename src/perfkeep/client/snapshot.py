@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from perfkeep.abi.perf_event import Attr, Sample
+from perfkeep.abi.perf_event import Attr, Flag, Sample
 from perfkeep.client.aside import AsideFile
 from perfkeep.client.connection import Connection
 from perfkeep.errors import Unreachable
@@ -29,6 +29,8 @@ from perfkeep.wire.messages import CopyRing, Named, RecordingInfo, RingCopied
 _MAX_RAW = 8192
 _ANYTHING = 1 << 16
 _BIG = Sample.STACK_USER | Sample.REGS_USER | Sample.REGS_INTR | Sample.AUX | Sample.BRANCH_STACK
+# Side-band records that end with a path or with code; perfkeep asks for none, `unclaim` may.
+_WITH_PATHS = Flag.MMAP | Flag.MMAP_DATA | Flag.MMAP2 | Flag.CGROUP | Flag.KSYMBOL | Flag.TEXT_POKE
 
 Progress = Callable[[int, int], None]
 
@@ -177,9 +179,9 @@ def _max_record(attr: Attr) -> int:
         frames = int(file.read())
     with open("/proc/sys/kernel/perf_event_max_contexts_per_stack") as file:
         frames += int(file.read())
-    size = 256  # header and every field of fixed size; sideband records have paths instead
+    size = 256  # header and every field of fixed size
     if attr.sample_type & Sample.CALLCHAIN:
         size += 8 * frames
     if attr.sample_type & Sample.RAW:
         size += _MAX_RAW
-    return max(size, 4096 + 256)
+    return max(size, 4096 + 256) if attr.flags & _WITH_PATHS else size

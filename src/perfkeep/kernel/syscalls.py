@@ -11,7 +11,7 @@ import errno
 import os
 import platform
 
-from perfkeep.abi.perf_event import Attr, OpenFlag
+from perfkeep.abi.perf_event import Attr, Ioctl, OpenFlag
 from perfkeep.kernel.fd import OwnedFd
 
 # <asm/unistd_64.h>, <asm-generic/unistd.h>
@@ -55,6 +55,18 @@ def perf_event_open(
     if fd < 0:
         raise _oserror("perf_event_open")
     return OwnedFd(fd)
+
+
+def detach_output(fd: int) -> None:
+    """PERF_EVENT_IOC_SET_OUTPUT with -1: the event has no ring any more.
+
+    Not by fcntl.ioctl: its argument is an int, and the kernel wants all 64 bits of -1.
+
+    Raises:
+        OSError: EINVAL: the event is mapped itself (redirected events could be before 6.17).
+    """
+    if _libc.ioctl(fd, ctypes.c_ulong(Ioctl.SET_OUTPUT), ctypes.c_long(-1)):
+        raise _oserror("PERF_EVENT_IOC_SET_OUTPUT")
 
 
 def mount(source: str, target: str, filesystem: str, flags: int = 0, options: str = "") -> None:
