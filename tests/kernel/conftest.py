@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import perfkeep
 from perfkeep.abi.records import Record
 from perfkeep.client import connection
 from perfkeep.client.snapshot import Snapshot
@@ -222,3 +223,8 @@ def as_nobody() -> AsNobody:
         return json.loads(said)
 
     return run
+
+
+@pytest.fixture
+def flight(running: Running) -> Iterator[perfkeep.Recording]:
+    yield perfkeep.start("flight", ["cpu-clock/freq=100/"], cpus=[0], ring="64K")

@@ -101,6 +101,7 @@ class Daemon:
         with suppress(FileNotFoundError):
             os.unlink(self.where.socket + ".new")
         listener.bind(self.where.socket + ".new")
+        os.chmod(self.where.socket + ".new", 0o600)
         listener.listen(128)
         os.rename(self.where.socket + ".new", self.where.socket)
         if self.listener is not None:
@@ -113,8 +114,8 @@ class Daemon:
 
     def _write_lock(self) -> None:
         text = f"broker {os.getpid()}\nkeeper {self.keeper_pid}\n".encode()
-        os.ftruncate(self.lock.fileno(), 0)
         os.pwrite(self.lock.fileno(), text, 0)
+        os.ftruncate(self.lock.fileno(), len(text))
 
     # --- the socket may be deleted ------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Daemon:
         while True:
             try:
                 keeper = KeeperLink(self._start_keeper())
-                hand_over(keeper, self.recordings.registry)
+                self._hand_over(keeper)
                 self.recordings.keeper = keeper
                 break
             except OSError as error:
@@ -179,6 +180,16 @@ class Daemon:
                 pause = min(60.0, pause * 2)
         self._write_lock()
         self._watch_keeper()
+
+    def _hand_over(self, keeper: KeeperLink) -> None:
+        try:
+            hand_over(keeper, self.recordings.registry)
+        except OSError:
+            # One that was filled by half must not think that its broker has died.
+            with suppress(OSError):
+                keeper.bye()
+            keeper.socket.close()
+            raise
 
     # --- ending -------------------------------------------------------------------------------
 

@@ -278,30 +278,36 @@ class Recordings:
     def _leave(self, recording: Recording, kind: KindOfEvent, event: Event) -> None:
         """One event goes. One that owns a ring which others use stays behind, switched off."""
         ring = recording.rings[event.cpu]
-        ring.users -= 1
-        if ring.users == 0:
-            del recording.rings[event.cpu]
-            self.keeper.drop(ring.key)
-        if ring.key != event.key:
-            # Whoever else has it open must not go on writing into the recording's ring.
-            _detach(event.fd)
+        last, owner = ring.users == 1, ring.key == event.key
+        # The keeper first: if it dies now, nothing has changed here, and the next one is given
+        # the event again.
+        self._retire(recording, kind, event)
+        if not owner:
             self.keeper.drop(event.key)
-        elif ring.users:
-            fcntl.ioctl(event.fd.fileno(), Ioctl.DISABLE, 0)
+        elif not last:
             value = EventValue(kind.id, event.cpu, retired=True)
             self.keeper.put(event.key, msgspec.json.encode(value))
-        self._retire(recording, kind, event)
+        if last:
+            self.keeper.drop(ring.key)
+            del recording.rings[event.cpu]
+        ring.users -= 1
+        if not owner:
+            # Whoever else has it open must not go on writing into the recording's ring.
+            _detach(event.fd)
+        elif not last:
+            fcntl.ioctl(event.fd.fileno(), Ioctl.DISABLE, 0)
         self.registry.remove_event(recording, kind, event)
         if kind.id not in recording.kinds:
             self.keeper.drop(kind_key(recording, kind.id))
 
     def _retire(self, recording: Recording, kind: KindOfEvent, event: Event) -> None:
         """Remember whose records these were, for snapshots to come."""
-        gone = recording.retired.setdefault(
-            kind.id, messages.KindInSnapshot(kind.id, kind.kind, {})
-        )
-        gone.kernel_ids.setdefault(event.cpu, []).append(event.kernel_id)
+        known = recording.retired.get(kind.id)
+        ids = {cpu: list(some) for cpu, some in known.kernel_ids.items()} if known else {}
+        ids.setdefault(event.cpu, []).append(event.kernel_id)
+        gone = messages.KindInSnapshot(kind.id, kind.kind, ids)
         self.keeper.put(retired_key(recording, kind.id), msgspec.json.encode(gone))
+        recording.retired[kind.id] = gone
         if len(recording.retired) > _MOST_RETIRED:
             oldest = next(iter(recording.retired))
             del recording.retired[oldest]

@@ -64,6 +64,7 @@ class Service:
         self.selector = selectors.DefaultSelector()
         self.connections: set[Connection] = set()
         self._done: deque[tuple[Connection, Reply, list[OwnedFd]]] = deque()
+        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.selector.register(self._wake_in, selectors.EVENT_READ, self._finish)
 
@@ -96,12 +97,23 @@ class Service:
         except BlockingIOError:
             return
         except OSError as error:
-            # EMFILE: no fd for another client; those who are here must go on being served.
-            print(f"perfkeep-broker: a client was not accepted: {error}", flush=True)
+            self._turn_away(listener, error)
             return
         connection = Connection(sock)
         self.connections.add(connection)
         self._watch(connection, selectors.EVENT_READ)
+
+    def _turn_away(self, listener: socket.socket, error: OSError) -> None:
+        """No fd for another client. With the one kept for this it is taken and closed, or else
+        the listener would stay readable and we would spin.
+        """
+        print(f"perfkeep-broker: a client was turned away: {error}", flush=True)
+        os.close(self._reserve)
+        try:
+            listener.accept()[0].close()
+        except OSError:
+            pass  # it has left already
+        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, connection: Connection, mask: int) -> None:
         try:
@@ -151,9 +163,12 @@ class Service:
         connection.staged += connection.channel.take_fds(fds)
         if name in _SLOW:
             connection.busy = True
-            threading.Thread(
-                target=self._work, args=(connection, name, parameters), daemon=True
-            ).start()
+            try:
+                threading.Thread(
+                    target=self._work, args=(connection, name, parameters), daemon=True
+                ).start()
+            except RuntimeError:  # no thread to be had; then the others wait
+                self._work(connection, name, parameters)
         else:
             connection.queue(*self._call(connection, name, parameters))
 

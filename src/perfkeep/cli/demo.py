@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 
+from perfkeep.cli.common import raise_fd_limit
 from perfkeep.cli.table import bold
 
 _EVENTS = ["-e", "sched:sched_switch", "-e", "cpu-clock/freq=999/"]
@@ -28,19 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Ends what it started, also when it is interrupted."
 
 
-def _perfkeep(*words: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
+def _perfkeep(*words: str, quiet: bool = False) -> int:
     """A process of its own for each command, as a user's shell would start it."""
-    command = [sys.executable, "-m", "perfkeep", *words]
-    if quiet:
-        return subprocess.run(command, capture_output=True, text=True)
     sys.stdout.flush()
-    return subprocess.run(command, text=True)
+    output = subprocess.DEVNULL if quiet else None
+    command = [sys.executable, "-m", "perfkeep", *words]
+    return subprocess.run(command, stdout=output, stderr=output).returncode
 
 
 def _step(*words: str) -> None:
     """Print a command, run it, and stop when it fails."""
     print(bold("$ perfkeep " + shlex.join(words)), flush=True)
-    if _perfkeep(*words).returncode:
+    if _perfkeep(*words):
         raise SystemExit(1)
     print()
 
@@ -74,10 +74,10 @@ def _free_name() -> str:
 
 def _explain_refusal() -> int:
     """Why nothing can be recorded, and the command that would allow it."""
-    from perfkeep.cli.doctor import examine
+    from perfkeep.cli.doctor import WHOLE_MACHINE, examine
 
     print("this machine does not let you record what the demo needs:")
-    for one in examine():
+    for one in examine(WHOLE_MACHINE):
         if one.verdict != "ok":
             print(f"  {one.what}: {one.found}")
             if one.cure:
@@ -88,6 +88,7 @@ def _explain_refusal() -> int:
 def _may_record() -> bool:
     from perfkeep.client import opening
 
+    raise_fd_limit()
     try:
         wanted = opening.wanted([text for text in _EVENTS if text != "-e"])
         opening.open_events(wanted, opening.target()).close()
@@ -103,9 +104,14 @@ def run(options: argparse.Namespace) -> int:
     name = _free_name()
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="perfkeep-demo-"))
-        stack.callback(_perfkeep, "claim", name, quiet=True)
         path = os.path.join(directory, f"{name}.data")
-        _step("start", name, *_EVENTS, "-g")
+        cleanup = stack.enter_context(ExitStack())
+        cleanup.callback(_perfkeep, "claim", name, quiet=True)
+        try:
+            _step("start", name, *_EVENTS, "-g")
+        except SystemExit:
+            cleanup.pop_all()  # there is none; one that has the name meanwhile is someone else's
+            raise
         print(bold("# the process that started it has gone; the recording has not\n"))
         _work(stack)
         _step("ls")
@@ -115,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
         _step("report", path, "-n", "8")
         _show_perf(path)
         _step("claim", name)
+        cleanup.pop_all()
         _step("ls")
     return 0
 

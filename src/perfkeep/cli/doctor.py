@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import resource
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from perfkeep.cli.common import print_json
-from perfkeep.errors import PerfkeepError
+
+if TYPE_CHECKING:
+    from perfkeep.wire.instance import Instance
 
 Verdict = Literal["ok", "warn", "fail"]
 
 
 class Finding(NamedTuple):
-    """One line: how it stands, what was looked at, what was found, and the cure if there is
-    one to be had.
-    """
+    """One line: how it stands, what was looked at, what was found, and what would cure it."""
 
     verdict: Verdict
     what: str
@@ -45,6 +47,13 @@ def _status(field: str) -> str:
     return ""
 
 
+def _with_cure(verdict: Verdict, what: str, error: OSError, otherwise: str = "") -> Finding:
+    """A refusal says what is wrong, and behind a semicolon the command that helps."""
+    found, _, cure = str(error).partition("; ")
+    command = cure.partition(" with: ")[2].removesuffix(" (or run with CAP_PERFMON)")
+    return Finding(verdict, what, found, command or cure or otherwise)
+
+
 def _opening(what: str, pid: int, cpu: int, blocks: bool) -> Finding:
     from perfkeep.abi.perf_event import Attr, Flag, Software, Type
     from perfkeep.kernel import refusal
@@ -52,44 +61,84 @@ def _opening(what: str, pid: int, cpu: int, blocks: bool) -> Finding:
 
     flags = Flag.DISABLED | (Flag.EXCLUDE_KERNEL if pid >= 0 else Flag(0))
     attr = Attr(type=Type.SOFTWARE, config=Software.CPU_CLOCK, flags=flags)
+    verdict: Verdict = "fail" if blocks else "warn"
     try:
         perf_event_open(attr, pid, cpu).close()
     except OSError as error:
-        text = str(refusal.of_open(error, "cpu-clock", what))
-        found, _, cure = text.partition("; ")
-        return Finding("fail" if blocks else "warn", what, found, cure)
+        # The kernel's own answer to who may not is EACCES; EPERM is how filters refuse.
+        if error.errno in (errno.EPERM, errno.ENOSYS) and _filtered():
+            return Finding(
+                verdict, what, "perf_event_open is refused by a seccomp filter", _UNCAGED
+            )
+        return _with_cure(verdict, what, refusal.of_open(error, "cpu-clock", what))
     return Finding("ok", what, "can be recorded")
 
 
+def _whole_machine() -> Finding:
+    from perfkeep.kernel import cpus
+
+    return _opening("the whole machine", -1, cpus.online()[0], blocks=False)
+
+
+def _own_processes() -> Finding:
+    return _opening("your own processes", 0, -1, blocks=True)
+
+
+#: Docker's default filter lets perf_event_open through for who has CAP_PERFMON, since 2020.
+_UNCAGED = "docker run --cap-add PERFMON --security-opt seccomp=unconfined …"
+
+
+def _filtered() -> bool:
+    return _status("Seccomp") not in ("", "0")
+
+
+def _seccomp() -> Finding:
+    return Finding("ok", "seccomp", "a filter is active" if _filtered() else "no filter")
+
+
+def _have() -> list[str]:
+    effective = int(_status("CapEff"), 16)
+    return [name for name, bit in _CAPABILITIES.items() if effective >> bit & 1]
+
+
+def _capabilities() -> Finding:
+    return Finding(
+        "ok", "capabilities", ", ".join(_have()) or f"none of {', '.join(_CAPABILITIES)}"
+    )
+
+
+_ALLOWED = {
+    0: "the whole machine, but no tracepoints",
+    1: "only your own processes",
+    2: "only your own processes, and not the kernel's part of them",
+}
+
+
 def _paranoid() -> Finding:
-    value = _read("/proc/sys/kernel/perf_event_paranoid")
-    if int(value) <= -1 or os.geteuid() == 0:
-        return Finding("ok", "kernel.perf_event_paranoid", value)
+    value = int(_read("/proc/sys/kernel/perf_event_paranoid"))
+    if value < 0 or {"CAP_PERFMON", "CAP_SYS_ADMIN"} & set(_have()):
+        return Finding("ok", "kernel.perf_event_paranoid", f"{value}: no limit for you")
     return Finding(
         "warn",
         "kernel.perf_event_paranoid",
-        f"{value}: only your own processes",
+        f"{value}: {_ALLOWED.get(value, 'nothing at all on some distributions')}",
         "sudo sysctl kernel.perf_event_paranoid=-1",
     )
 
 
 def _addresses() -> Finding:
-    value = _read("/proc/sys/kernel/kptr_restrict")
-    hidden = value == "2" or (value == "1" and os.geteuid() != 0)
-    if not hidden:
-        return Finding("ok", "kernel.kptr_restrict", f"{value}: kernel symbols can be shown")
+    """Looked at and not worked out: who sees them depends on three settings."""
+    setting = f"kptr_restrict is {_read('/proc/sys/kernel/kptr_restrict')}"
+    with open("/proc/kallsyms") as file:
+        seen = any(int(line.split()[0], 16) for line, _ in zip(file, range(1000), strict=False))
+    if seen:
+        return Finding("ok", "kernel symbols", f"can be read ({setting})")
     return Finding(
         "warn",
-        "kernel.kptr_restrict",
-        f"{value}: kernel symbols stay numbers",
-        "sudo sysctl kernel.kptr_restrict=0",
+        "kernel symbols",
+        f"are hidden from you ({setting}): kernel functions stay numbers",
+        "sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=-1",
     )
-
-
-def _capabilities() -> Finding:
-    effective = int(_status("CapEff"), 16)
-    have = [name for name, bit in _CAPABILITIES.items() if effective >> bit & 1]
-    return Finding("ok", "capabilities", ", ".join(have) or "none of CAP_PERFMON, CAP_SYS_ADMIN")
 
 
 def _rings() -> Finding:
@@ -119,13 +168,12 @@ def _files() -> Finding:
 def _tracefs() -> Finding:
     from perfkeep.kernel import tracefs
 
+    mount = "sudo mount -t tracefs nodev /sys/kernel/tracing"
     try:
         root = tracefs.root()
         os.listdir(root / "events")
     except OSError as error:
-        text = str(error) if isinstance(error, PerfkeepError) else os.strerror(error.errno or 0)
-        return Finding("warn", "tracepoints", text,
-                       "sudo mount -t tracefs nodev /sys/kernel/tracing")  # fmt: skip
+        return _with_cure("warn", "tracepoints", error, mount)
     return Finding("ok", "tracepoints", f"in {root}")
 
 
@@ -139,10 +187,13 @@ def _walk() -> Finding:
 
 
 def _perf() -> Finding:
-    import shutil
+    import subprocess
 
-    found = shutil.which("perf")
-    return Finding("ok", "stock perf", found or "not installed; nothing here needs it")
+    try:
+        said = subprocess.run(["perf", "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return Finding("ok", "stock perf", "not installed; nothing here needs it")
+    return Finding("ok", "stock perf", said.stdout.strip() or "there, but it does not run")
 
 
 def _hardware() -> Finding:
@@ -150,15 +201,8 @@ def _hardware() -> Finding:
     return Finding("ok", "hardware PMU", "there" if there else "none; software events work")
 
 
-def _seccomp() -> Finding:
-    mode = _status("Seccomp")
-    if mode in ("", "0"):
-        return Finding("ok", "seccomp", "no filter")
-    return Finding("ok", "seccomp", "a filter is active; if events are refused, run the container "
-                   "with --cap-add PERFMON and a profile that allows perf_event_open")  # fmt: skip
-
-
 def _instance() -> Finding:
+    """Looks, and starts nothing."""
     import socket
 
     from perfkeep.wire import instance
@@ -168,14 +212,34 @@ def _instance() -> Finding:
         try:
             probe.connect(where.socket)
         except OSError:
-            return Finding("ok", "instance", f"none at {where.socket}; the first command starts it")
-    return Finding("ok", "instance", f"answers at {where.socket}")
+            return _no_instance(where)
+    pids = " ".join(_read(where.lock).split())
+    return Finding("ok", "instance", f"answers at {where.socket} ({pids})")
+
+
+def _no_instance(where: Instance) -> Finding:
+    try:
+        if not stat.S_ISSOCK(os.lstat(where.socket).st_mode):
+            return Finding("fail", "instance", f"{where.socket} is there, and no socket",
+                           "name another one with PERFKEEP_SOCKET")  # fmt: skip
+    except FileNotFoundError:
+        pass
+    # The last folder of the path is made by the first command, those above are not.
+    folder = where.directory if os.path.isdir(where.directory) else os.path.dirname(where.directory)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding("fail", "instance", f"{folder} cannot be written to by you",
+                       "name a socket elsewhere with PERFKEEP_SOCKET")  # fmt: skip
+    return Finding("ok", "instance", f"none at {where.socket}; the first command starts it")
+
+
+def _kernel() -> Finding:
+    return Finding("ok", "kernel", f"{os.uname().release} on {os.uname().machine}")
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    lambda: Finding("ok", "kernel", f"{os.uname().release} on {os.uname().machine}"),
-    lambda: _opening("the whole machine", -1, 0, blocks=False),
-    lambda: _opening("your own processes", 0, -1, blocks=True),
+    _kernel,
+    _whole_machine,
+    _own_processes,
     _paranoid,
     _addresses,
     _capabilities,
@@ -190,13 +254,22 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 )
 
 
-def examine() -> Iterator[Finding]:
+#: Without these the whole machine cannot be recorded as the demo does.
+WHOLE_MACHINE = (_whole_machine, _tracefs)
+
+
+def examine(checks: Sequence[Callable[[], Finding]] = CHECKS) -> Iterator[Finding]:
     """All findings, in order. One that cannot be had is a warning and stops no other."""
-    for check in CHECKS:
+    for check in checks:
         try:
             yield check()
         except (OSError, ValueError) as error:
-            yield Finding("warn", check.__name__.strip("_"), f"cannot be found out: {error}")
+            yield Finding(
+                "warn",
+                check.__name__.strip("_"),
+                f"cannot be found out: {error}",
+                "this is no obstacle by itself",
+            )
 
 
 def run(options: argparse.Namespace) -> int:

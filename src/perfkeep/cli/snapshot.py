@@ -58,6 +58,11 @@ def _is_stream(path: str) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
+def _behind_link(path: str) -> str:
+    """Behind a symbolic link the file is replaced, not the link."""
+    return os.path.realpath(path) if os.path.islink(path) else path
+
+
 def _pour(snapshot: Snapshot, target: BinaryIO) -> None:
     with snapshot.open() as data:
         while part := data.read(1 << 20):
@@ -80,8 +85,7 @@ def run(options: argparse.Namespace) -> int:
     stream = _is_stream(path)
     snapshot = take(
         options.name,
-        # Behind a symbolic link the file is replaced, not the link.
-        None if stream else os.path.realpath(path),
+        None if stream else _behind_link(path),
         last=options.last,
         since_ns=since,
         until_ns=until,

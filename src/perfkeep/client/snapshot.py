@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import BinaryIO
 
 from perfkeep.abi.perf_event import Attr, Flag, Sample
@@ -28,6 +29,7 @@ from perfkeep.wire.messages import CopyRing, Named, RecordingInfo, RingCopied
 # PERF_MAX_TRACE_SIZE: the kernel drops tracepoint records beyond it.
 _MAX_RAW = 8192
 _ANYTHING = 1 << 16
+_FIELD = re.compile(r"offset:(\d+);\s*size:(\d+);")
 _BIG = Sample.STACK_USER | Sample.REGS_USER | Sample.REGS_INTR | Sample.AUX | Sample.BRANCH_STACK
 # Side-band records that end with a path or with code; perfkeep asks for none, `unclaim` may.
 _WITH_PATHS = Flag.MMAP | Flag.MMAP_DATA | Flag.MMAP2 | Flag.CGROUP | Flag.KSYMBOL | Flag.TEXT_POKE
@@ -117,8 +119,8 @@ def _write(
             connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
         events = [_describe(kind) for kind in begun.kinds]
         host = procfs.scan()
-        rings = _rings(connection, begun, progress)
-        coverage = write_snapshot(out, events, rings, host, window, list(sys.argv))
+        with closing(_rings(connection, begun, progress)) as rings:
+            coverage = write_snapshot(out, events, rings, host, window, list(sys.argv))
     return coverage, begun.recording
 
 
@@ -139,9 +141,9 @@ def _describe(kind: messages.KindInSnapshot) -> EventDesc:
 
 def _rings(
     connection: Connection, begun: messages.Snapshot, progress: Progress | None
-) -> Iterator[RingCopy]:
+) -> Generator[RingCopy, None, None]:
     """The copies in order, each valid until the next is asked for."""
-    bound = max((_max_record(Attr.unpack(kind.kind.attr)) for kind in begun.kinds), default=0)
+    bound = max((_max_record(kind.kind) for kind in begun.kinds), default=0)
     ring, count = begun.recording.ring, len(begun.cpus)
     for index in range(count):
         copied, fds = connection.receive(RingCopied)
@@ -171,8 +173,9 @@ def _mapped(fd: int, length: int) -> Iterator[memoryview]:
         yield data
 
 
-def _max_record(attr: Attr) -> int:
+def _max_record(kind: messages.Kind) -> int:
     """No record of this event is longer: bounds what was being written during a copy."""
+    attr = Attr.unpack(kind.attr)
     if attr.sample_type & _BIG:
         return _ANYTHING
     with open("/proc/sys/kernel/perf_event_max_stack") as file:
@@ -183,5 +186,11 @@ def _max_record(attr: Attr) -> int:
     if attr.sample_type & Sample.CALLCHAIN:
         size += 8 * frames
     if attr.sample_type & Sample.RAW:
-        size += _MAX_RAW
+        size += _max_raw(kind.tracepoint.format if kind.tracepoint else "")
     return max(size, 4096 + 256) if attr.flags & _WITH_PATHS else size
+
+
+def _max_raw(format: str) -> int:
+    """Bytes of a tracepoint's own fields: known, unless one of them has a length of its own."""
+    ends = [int(at) + int(size) for at, size in _FIELD.findall(format)]
+    return max(ends) if ends and "_loc " not in format else _MAX_RAW
