@@ -49,7 +49,9 @@ def _work(stack: ExitStack) -> None:
     """Processes that know nothing of all this; they end with the stack."""
     print(bold("# some work begins: one process computes, another sleeps and wakes\n"))
     for code in _WORK:
-        process = stack.enter_context(subprocess.Popen([sys.executable, "-c", code]))
+        command = [sys.executable, "-c", code]
+        # Interrupted together with the demo, it need not say so.
+        process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         stack.callback(process.kill)
     time.sleep(_WORK_S)
 

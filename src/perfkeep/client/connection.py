@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from perfkeep.wire.messages import FDS_PER_STAGE, INTERFACE, METHODS, Nothing
 from perfkeep.wire.socket import Channel
 
 Result = TypeVar("Result", bound=msgspec.Struct)
+Answer = TypeVar("Answer")
 
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 _PEEK = int(socket.MSG_PEEK) | _DONTWAIT
@@ -29,6 +30,7 @@ _SPIN_NS = 60_000
 #: A broker is there within about 0.1 s; one that has not answered by then is broken.
 START_TIMEOUT_S = 10.0
 _LAUNCH_AGAIN_S = 0.3
+_LONGEST_PAUSE_S = 0.3
 
 
 class Connection:
@@ -244,13 +246,26 @@ def call(
     name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd] = ()
 ) -> tuple[msgspec.Struct, list[OwnedFd]]:
     """One request over the process's connection; `fds` are staged before it."""
-    try:
+    if name not in _REPEATABLE:
         return _call(name, parameters, fds)
-    except Unreachable:
-        if name not in _REPEATABLE:
-            raise
-        # The broker died under a question that changes nothing; the next one knows the answer.
-        return _call(name, parameters, fds)
+    return again(lambda: _call(name, parameters, fds))
+
+
+def again(question: Callable[[], Answer]) -> Answer:
+    """Ask something that changes nothing, and ask again when the broker dies under it.
+
+    The next broker knows the answer. While the last one is torn down its socket may still take
+    connections, so once is not always enough.
+    """
+    pause = 0.01
+    while True:
+        try:
+            return question()
+        except Unreachable as error:
+            if error.errno != errno.ECONNRESET or pause > _LONGEST_PAUSE_S:
+                raise
+            time.sleep(pause)
+            pause *= 2
 
 
 def _call(

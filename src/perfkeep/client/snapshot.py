@@ -18,8 +18,7 @@ from typing import BinaryIO
 
 from perfkeep.abi.perf_event import Attr, Flag, Sample
 from perfkeep.client.aside import AsideFile
-from perfkeep.client.connection import Connection
-from perfkeep.errors import Unreachable
+from perfkeep.client.connection import Connection, again
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
 from perfkeep.kernel import procfs
 from perfkeep.units import parse_duration
@@ -110,10 +109,7 @@ def take(
 def _write(
     name: str, out: BinaryIO, window: Window, progress: Progress | None
 ) -> tuple[Coverage, RecordingInfo]:
-    try:
-        connection, begun = _begin(name)
-    except Unreachable:
-        connection, begun = _begin(name)  # the broker died as it was asked; the next one answers
+    connection, begun = again(lambda: _begin(name))
     with connection:
         if begun.cpus:
             connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
