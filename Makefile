@@ -62,7 +62,7 @@ demo: setup
 	@.venv/bin/perfkeep demo
 
 bench: setup
-	@.venv/bin/python -m bench
+	@.venv/bin/python -m bench $(ARGS)
 
 lock: | .tools/bin/uv
 	UV_NO_CONFIG=1 $(UV) lock --upgrade --python '$(PYTHON)' --default-index https://pypi.org/simple

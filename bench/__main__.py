@@ -1,4 +1,4 @@
-"""`python -m bench [--json FILE] [--write] [NAME…]`: measure, print, and keep the figures."""
+"""`python -m bench [--write] [NAME…]`: measure, and print a table and JSON."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ def write_page(figures: list[Figure]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there as JSON")
     parser.add_argument("--write", action="store_true", help="update docs/measurements.md")
     options = parser.parse_args()
     unknown = set(options.names) - set(NAMES)
@@ -61,9 +60,8 @@ def main() -> int:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         figures += importlib.import_module(f"bench.{name}").measure()
     print(table(figures))
-    if options.json:
-        document = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
-        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
+    document = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
+    print(json.dumps(document, indent=2, ensure_ascii=False))
     if options.write:
         write_page(figures)
     return 0

@@ -87,7 +87,7 @@ def have_perf() -> bool:
 @contextmanager
 def perf_record(output: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """`perf record --overwrite --switch-output`, recording when this returns; stderr is a pipe."""
-    command = ["perf", "record", "-e", EVENT, "-a", "-g", "--overwrite", "--switch-output"]
+    command = ["perf", "record", "-e", EVENT, "-a", "--overwrite", "--switch-output"]
     command += [*options, "-o", output]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:

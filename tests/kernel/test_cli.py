@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,6 +177,11 @@ def kept(cli: Any) -> Iterator[None]:
         (["start", "x", "-e", "cpu-clock", "--cgroup", "/no/such"], 2, "no cgroup"),
         (["start", "x", "-e", "cpu-clock", "--filter", "a"], 2, "filter needs a tracepoint"),
         (["start", "x", "-e", "sched:sched_switch", "--filter", "no_field == 1"], 2, "filter"),
+        (["start", "", "-e", "cpu-clock"], 2, "1 to 64 characters"),
+        (["start", "x" * 65, "-e", "cpu-clock"], 2, "this one has 65"),
+        (["start", "\udcff", "-e", "cpu-clock"], 2, "is not UTF-8"),
+        (["start", "x", "-e", "cpu-clock", "--cgroup", ""], 2, "no cgroup was named"),
+        (["start", "x", "-e", "cpu-clock", "--ring", "-8M"], 2, "not a size"),
         (["add", "kept", "-e", "nonsense"], 2, "nonsense"),
         (["remove", "kept", "-e", "page-faults"], 2, "has no event 'page-faults'"),
         (["snapshot", "kept", "-o", "/no/such/dir/x"], 1, "/no/such/dir/x cannot be written"),
@@ -182,6 +189,8 @@ def kept(cli: Any) -> Iterator[None]:
         (["snapshot", "kept", "--last", "soon", "-o", "/dev/null/x"], 2, "not a time span"),
         (["snapshot", "kept", "--since", "then"], 2, "not a moment"),
         (["snapshot", "kept", "--last", "1s", "--since", "2s"], 2, "--last says all"),
+        (["snapshot", "kept", "--since", "-1s", "--until", "-2s"], 2, "is not after --since"),
+        (["claim", "kent"], 1, "no recording named 'kent'"),
         (["report", "/etc/passwd"], 1, "no perf.data file"),
         (["report", "/no/such/file"], 1, "/no/such/file"),
     ],
@@ -241,6 +250,34 @@ def test_the_limit_of_open_files_is_named_when_it_is_reached() -> None:
     assert got.returncode == 1 and "RLIMIT_NOFILE 24, hard limit 24" in got.stderr
 
 
+@pytest.mark.usefixtures("kept")
+def test_a_device_is_written_to_and_not_replaced(cli: Any, tmp_path: Path) -> None:
+    """The nodes are this test's own: what goes wrong here must not take /dev/null away."""
+    for name, minor in (("null", 3), ("full", 7)):
+        os.mknod(tmp_path / name, stat.S_IFCHR | 0o600, os.makedev(1, minor))
+    assert cli("snapshot", "kept", "-o", str(tmp_path / "null")).code == 0
+    got = cli("snapshot", "kept", "-o", str(tmp_path / "full"))
+    assert got.code == 1 and "No space left" in got.err
+    assert sorted(os.listdir(tmp_path)) == ["full", "null"]
+    assert all(path.is_char_device() for path in tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("kept")
+def test_behind_a_link_the_file_is_replaced_and_not_the_link(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    assert cli("snapshot", "kept", "-o", str(tmp_path / "link")).code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes()[:8] == b"PERFILE2"
+
+
+def test_removing_the_last_event_says_that_the_recording_has_ended(cli: Any) -> None:
+    cli("start", "brief", *EVENTS, "--ring", "64K")
+    assert cli("remove", "brief", "-e", EVENTS[1]).out == ""
+    assert "brief has ended" in cli("remove", "brief", "-e", EVENTS[3]).out
+    assert cli("ls", "--json").json == []
+
+
 def test_doctor_finds_that_root_may_record(cli: Any) -> None:
     got = cli("doctor")
     assert got.code == 0 and "can be recorded" in got.out
@@ -248,6 +285,54 @@ def test_doctor_finds_that_root_may_record(cli: Any) -> None:
     assert {one["verdict"] for one in findings} <= {"ok", "warn"}
     assert all(set(one) == {"verdict", "what", "found", "cure"} for one in findings)
     assert all(one["cure"] for one in findings if one["verdict"] != "ok")
+
+
+def demo(**options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "perfkeep", "demo"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True, **options)  # fmt: skip
+
+
+def test_an_interrupted_demo_ends_its_recording_and_leaves_others_alone(cli: Any) -> None:
+    cli("start", "demo", "-e", "cpu-clock", "--ring", "64K")
+    with demo() as process:
+        assert process.stdout is not None
+        while "# some work begins" not in (line := process.stdout.readline()):
+            assert line, "the demo ended before its work began"
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "", err
+    assert [one["name"] for one in cli("ls", "--json").json] == ["demo"]
+
+
+def test_a_demo_that_is_not_permitted_says_which_setting_forbids_it() -> None:
+    """As uid 0 without its capabilities: another user might not be able to read this code."""
+    with open("/proc/sys/kernel/perf_event_paranoid") as file:
+        setting = file.read().strip()
+    if int(setting) < 1:
+        pytest.skip(f"kernel.perf_event_paranoid = {setting} permits it to everyone")
+    got = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_RIGHTS], capture_output=True, text=True, timeout=60
+    )
+    assert got.returncode == 1, got.stderr
+    assert f"kernel.perf_event_paranoid = {setting}" in got.stdout + got.stderr
+    assert "allow it with: sudo sysctl kernel.perf_event_paranoid=-1" in got.stdout
+    assert "Traceback" not in got.stderr and not os.path.exists(os.environ["PERFKEEP_SOCKET"])
+
+
+# Drops CAP_PERFMON and CAP_SYS_ADMIN (and CAP_SYS_PTRACE, which also counts) of uid 0 for good.
+_WITHOUT_RIGHTS = """
+import ctypes, struct, sys
+from perfkeep.cli.main import main
+with open("/proc/self/status") as file:
+    have = next(int(line.split()[1], 16) for line in file if line.startswith("CapPrm"))
+kept = have & ~(1 << 38 | 1 << 21 | 1 << 19)
+low, high = kept & 0xffffffff, kept >> 32
+header = struct.pack("=Ii", 0x20080522, 0)
+data = struct.pack("=6I", low, low, 0, high, high, 0)
+assert ctypes.CDLL(None, use_errno=True).capset(header, data) == 0
+sys.exit(main(["demo"]))
+"""
 
 
 def test_the_demo_runs_and_leaves_nothing() -> None:

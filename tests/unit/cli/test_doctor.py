@@ -1,0 +1,121 @@
+"""What doctor makes of what the machine says; the machine is played here."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from perfkeep.abi.perf_event import Attr
+from perfkeep.cli import doctor
+from perfkeep.cli.doctor import Finding
+from perfkeep.cli.main import main
+from perfkeep.kernel import syscalls, tracefs
+from perfkeep.wire import instance
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int, seccomp: str) -> None:
+    def perf_event_open(attr: Attr, pid: int, cpu: int) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(syscalls, "perf_event_open", perf_event_open)
+    monkeypatch.setattr(doctor, "_status", {"Seccomp": seccomp, "CapEff": "0"}.__getitem__)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_a_filter_that_refuses_events_is_told_from_a_setting(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuse(monkeypatch, number, "2")
+    got = doctor._own_processes()
+    assert got.verdict == "fail" and "seccomp filter" in got.found
+    assert "--cap-add PERFMON --security-opt seccomp=" in got.cure
+
+
+@pytest.mark.parametrize("seccomp", ["0", "2"])
+def test_a_setting_that_refuses_events_comes_with_the_command_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, seccomp: str
+) -> None:
+    refuse(monkeypatch, errno.EACCES, seccomp)
+    got = doctor._whole_machine()
+    assert got.verdict == "warn" and "kernel.perf_event_paranoid = " in got.found
+    assert got.cure == "sudo sysctl kernel.perf_event_paranoid=-1"
+
+
+@pytest.mark.parametrize(
+    ("value", "capabilities", "verdict", "says"),
+    [
+        ("2", 0, "warn", "not the kernel's part"),
+        ("1", 0, "warn", "only your own processes"),
+        ("0", 0, "warn", "no tracepoints"),
+        ("4", 0, "warn", "nothing at all"),
+        ("-1", 0, "ok", "no limit"),
+        ("2", 1 << 38, "ok", "no limit"),
+        ("2", 1 << 21, "ok", "no limit"),
+        ("2", 1 << 14, "warn", "only your own"),
+    ],
+)
+def test_paranoid_is_explained_for_who_asks(
+    monkeypatch: pytest.MonkeyPatch, value: str, capabilities: int, verdict: str, says: str
+) -> None:
+    monkeypatch.setattr(doctor, "_read", lambda path: value)
+    monkeypatch.setattr(doctor, "_status", lambda field: f"{capabilities:x}")
+    got = doctor._paranoid()
+    assert got.verdict == verdict and says in got.found
+    assert bool(got.cure) == (verdict == "warn")
+
+
+def test_tracefs_that_may_not_be_read_has_a_cure_that_opens_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def root() -> Path:
+        raise tracefs._unreadable("/sys/kernel/tracing")
+
+    monkeypatch.setattr(tracefs, "root", root)
+    assert doctor._tracefs().cure.startswith("sudo mount -o remount,gid=")
+
+
+def test_a_file_where_the_socket_should_be_is_found_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "s").write_text("mine")
+    monkeypatch.setenv("PERFKEEP_SOCKET", str(tmp_path / "s"))
+    got = doctor._instance()
+    assert got.verdict == "fail" and "no socket" in got.found
+    assert (tmp_path / "s").read_text() == "mine"
+
+
+def test_looking_for_an_instance_starts_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERFKEEP_SOCKET", str(tmp_path / "new" / "s"))
+    assert doctor._instance() == Finding(
+        "ok", "instance", f"none at {tmp_path}/new/s; the first command starts it"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert instance.current().directory == f"{tmp_path}/new"
+
+
+def test_a_check_that_cannot_be_made_stops_no_other() -> None:
+    def broken() -> Finding:
+        raise FileNotFoundError(2, "No such file", "/proc/x")
+
+    fine = Finding("ok", "fine", "yes")
+    first, second = doctor.examine([broken, lambda: fine])
+    assert first.verdict == "warn" and "/proc/x" in first.found and second == fine
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_only_what_blocks_recording_makes_doctor_fail(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verdict: doctor.Verdict,
+    code: int,
+) -> None:
+    found = [Finding("ok", "one", "1"), Finding(verdict, "another", "2", "do this")]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(found))
+    assert main(["doctor"]) == code
+    assert capsys.readouterr().out.splitlines() == [
+        "ok    one      1", f"{verdict:4}  another  2", "               → do this",
+    ]  # fmt: skip

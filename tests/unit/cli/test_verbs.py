@@ -1,0 +1,116 @@
+"""Verbs against a client that is played here: what they print, and in which order they act."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from perfkeep.cli import claim, snapshot
+from perfkeep.cli.common import as_json
+from perfkeep.cli.main import main
+from perfkeep.cli.stat import _row
+from perfkeep.errors import BrokerError
+from perfkeep.formats.perf_data import CpuCoverage
+from perfkeep.wire.messages import Counts, EventCounts, EventInfo, Owner, RecordingInfo, Ring
+
+INFO = RecordingInfo(
+    "n", 3, "running", 0, Owner(0, 0, 17, "c"), 0o600, 0, Ring("backward", 4096), "all tasks",
+    [EventInfo(3, "cpu-clock", [0, 1])],
+)  # fmt: skip
+
+
+def test_a_count_that_shared_its_counter_is_scaled_and_says_so() -> None:
+    shared = Counts(0, 1000, 4_000_000_000, 1_000_000_000, 0)
+    assert _row(EventCounts(1, "cycles", [shared])) == [
+        "4,000", "cycles", "4.000", "0", "(25.0% counted)",
+    ]  # fmt: skip
+
+
+def test_a_count_that_had_its_counter_always_is_shown_as_it_is() -> None:
+    whole = Counts(0, 1234567, 10**9, 10**9, 2)
+    assert _row(EventCounts(1, "cycles", [whole, whole])) == [
+        "2,469,134", "cycles", "2.000", "4", "",
+    ]  # fmt: skip
+
+
+def test_an_event_that_never_ran_counts_nothing() -> None:
+    assert _row(EventCounts(1, "e", [Counts(0, 0, 0, 0, 0)]))[0] == "0"
+    assert _row(EventCounts(1, "e", [Counts(0, 0, 10**9, 0, 0)]))[0] == "0"
+
+
+def test_one_that_cannot_be_ended_stops_none_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[str] = []
+
+    class Played:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def claim(self) -> None:
+            if self.name.startswith("no"):
+                raise BrokerError(errno.ENOENT, f"there is no {self.name}")
+            ended.append(self.name)
+
+    monkeypatch.setattr(claim, "Recording", Played)
+    assert main(["claim", "no1", "a", "no2", "b", "a"]) == 1
+    out, err = capsys.readouterr()
+    assert ended == ["a", "b"] and out == "a has ended\nb has ended\n"
+    assert err == "perfkeep: there is no no1; there is no no2\n"
+
+
+def coverage(cpu: int, lost: int = 0, reached: bool = True) -> CpuCoverage:
+    return CpuCoverage(cpu=cpu, first_ns=None, last_ns=None, records=0, bytes=0, overwritten=0,
+                       lost=lost, reached=reached)  # fmt: skip
+
+
+def test_what_is_missing_from_a_snapshot_is_said_by_cpu_and_number() -> None:
+    said = snapshot._missing([coverage(0), coverage(1, lost=1200, reached=False), coverage(2, 34)])
+    assert "the rings of CPU 1 do not reach back" in said and "1,234 samples" in said
+
+
+@pytest.mark.parametrize(
+    ("terminal", "seconds", "seen"), [(True, 2, True), (True, 0, False), (False, 2, False)]
+)
+def test_progress_is_for_terminals_and_for_what_takes_over_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    terminal: bool,
+    seconds: float,
+    seen: bool,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    show = snapshot._progress(time.monotonic() - seconds)
+    show(1, 2)
+    show(2, 2)
+    assert capsys.readouterr().err == ("\rring 1 of 2\rring 2 of 2\n" if seen else "")
+
+
+def test_only_what_a_rename_would_destroy_is_written_to_in_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link", "absent", "."):
+        assert not snapshot._is_stream(str(tmp_path / name)), name
+    for path in ("-", "/dev/null", "/dev/full"):
+        assert snapshot._is_stream(path), path
+
+
+def keys(document: object) -> object:
+    """The shape of a document: its members by name, all the way down."""
+    if isinstance(document, dict):
+        return {name: keys(value) for name, value in document.items()}
+    return [keys(one) for one in document] if isinstance(document, list) else None
+
+
+def test_the_documented_list_is_the_printed_one() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "json.md").read_text()
+    documented = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.S)]
+    assert keys(documented[0][0]["owner"]) == keys(as_json(INFO)["owner"])
+    assert set(documented[0][0]) == set(as_json(INFO))
+    assert keys(documented[0][0]["ring"]) == keys(as_json(INFO)["ring"])
