@@ -22,7 +22,6 @@ import perfkeep
 from perfkeep.client import connection
 from perfkeep.client.connection import Connection, call
 from perfkeep.errors import PerfkeepError, Unreachable
-from perfkeep.kernel import cpus
 from perfkeep.testing.requirements import perf_events, requires
 from perfkeep.wire import messages
 from perfkeep.wire.instance import Instance, current
@@ -129,6 +128,7 @@ def test_status_names_socket_log_and_both_processes(
     found = status()
     assert found.socket == str(running.socket)
     assert (found.broker.pid, found.keeper.pid) == running.pids()
+    assert (found.recordings, found.events) == (1, 1)
     assert Path(found.log).is_file()
     assert "serving" in Path(found.log).read_text()
     assert (found.recordings, found.events, found.ring_bytes) == (1, 1, 64 << 10)
@@ -159,6 +159,36 @@ def test_a_stale_socket_file_is_replaced(running: Running) -> None:
         stale.bind(str(running.socket))
     perfkeep.start("flight", ["cpu-clock"], cpus=[0], ring="64K")
     assert names() == ["flight"]
+
+
+def test_a_file_where_the_socket_should_be_is_left_alone(running: Running) -> None:
+    running.socket.write_text("mine")
+    with pytest.raises(PerfkeepError, match="is no socket") as caught:
+        perfkeep.recordings()
+    assert caught.value.errno == errno.EEXIST
+    assert running.socket.read_text() == "mine"
+    assert [path.name for path in running.socket.parent.iterdir()] == ["s"]
+    running.socket.unlink()
+
+
+def test_a_file_that_takes_the_sockets_place_outlives_the_instance(
+    running: Running, flight: perfkeep.Recording, eventually: Eventually
+) -> None:
+    broker, keeper = running.pids()
+    (running.socket.parent / "new").write_text("mine")
+    os.rename(running.socket.parent / "new", running.socket)
+    os.kill(broker, signal.SIGTERM)
+    eventually(lambda: not is_there(broker) and not is_there(keeper))
+    assert running.socket.read_text() == "mine"
+    running.socket.unlink()
+
+
+def test_a_broker_that_cannot_start_is_not_waited_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(Unreachable, match="no broker can be started"):
+        perfkeep.recordings()
 
 
 def test_a_deleted_socket_comes_back_with_the_recordings(
@@ -365,11 +395,3 @@ def test_a_quiet_instance_with_a_recording_does_not_end(
     finally:
         os.close(handle)
     assert names() == ["flight"]
-
-
-def test_the_whole_machine_is_recorded_by_one_instance_of_two_processes(
-    running: Running, flight: perfkeep.Recording
-) -> None:
-    perfkeep.start("all", ["cpu-clock", "context-switches"], ring="64K")
-    assert status().events == 1 + 2 * len(cpus.online())
-    assert Instance(str(running.socket)).lock == f"{running.socket}.lock"

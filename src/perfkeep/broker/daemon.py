@@ -63,6 +63,7 @@ class Daemon:
         self.recordings = Recordings(KeeperLink(link or self._start_keeper()))
         self.service = Service(Methods(self.recordings, self.about), LINGER_S)
         self.listener: socket.socket | None = None
+        self.inode = 0
         self.watch: OwnedFd | None = None
 
     def about(self) -> messages.About:
@@ -97,13 +98,17 @@ class Daemon:
 
     def _bind(self) -> None:
         """Listen under the socket's name, whatever lies there; write who we are into the lock."""
+        aside = self.where.socket + ".new"
+        instance.check_is_socket(self.where.socket)
+        instance.check_is_socket(aside)
         listener = socket.socket(socket.AF_UNIX)
         with suppress(FileNotFoundError):
-            os.unlink(self.where.socket + ".new")
-        listener.bind(self.where.socket + ".new")
-        os.chmod(self.where.socket + ".new", 0o600)
+            os.unlink(aside)
+        listener.bind(aside)
+        os.chmod(aside, 0o600)
         listener.listen(128)
-        os.rename(self.where.socket + ".new", self.where.socket)
+        os.rename(aside, self.where.socket)
+        self.inode = os.lstat(self.where.socket).st_ino
         if self.listener is not None:
             self.service.selector.unregister(self.listener)
             self.listener.close()
@@ -111,6 +116,12 @@ class Daemon:
         self.service.listen(listener)
         self._write_lock()
         self._watch_socket()
+
+    def _unlink_socket(self) -> None:
+        """Take our socket away; what someone else put in its place stays."""
+        with suppress(OSError):
+            if os.lstat(self.where.socket).st_ino == self.inode:
+                os.unlink(self.where.socket)
 
     def _write_lock(self) -> None:
         text = f"broker {os.getpid()}\nkeeper {self.keeper_pid}\n".encode()
@@ -195,8 +206,7 @@ class Daemon:
 
     def _may_end(self) -> bool:
         """Nobody has come for a while. Take the socket away, then look once more."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.where.socket)
+        self._unlink_socket()
         ready = self.service.selector.select(0)
         if any(key.fileobj is self.listener for key, _ in ready):
             self._bind()
@@ -205,7 +215,6 @@ class Daemon:
 
     def _end(self) -> None:
         say(f"ends, with {len(self.recordings.registry)} recordings")
-        with suppress(OSError):
-            os.unlink(self.where.socket)
+        self._unlink_socket()
         with suppress(OSError):
             self.recordings.keeper.bye()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, need_events, raise_fd_limit, recording_name
+from perfkeep.cli.common import add_events, need_events, raise_fd_limit, recording_name, say
 from perfkeep.client.recording import Recording
 
 
@@ -15,5 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     raise_fd_limit()
-    Recording(options.name).add(need_events(options), call_chains=options.call_graph)
+    recording = Recording(options.name)
+    recording.add(need_events(options), call_chains=options.call_graph)
+    for note in recording.notes:
+        say(note)
     return 0

@@ -58,11 +58,6 @@ def _is_stream(path: str) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def _behind_link(path: str) -> str:
-    """Behind a symbolic link the file is replaced, not the link."""
-    return os.path.realpath(path) if os.path.islink(path) else path
-
-
 def _pour(snapshot: Snapshot, target: BinaryIO) -> None:
     with snapshot.open() as data:
         while part := data.read(1 << 20):
@@ -85,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     stream = _is_stream(path)
     snapshot = take(
         options.name,
-        None if stream else _behind_link(path),
+        None if stream else path,
         last=options.last,
         since_ns=since,
         until_ns=until,

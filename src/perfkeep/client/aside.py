@@ -23,14 +23,17 @@ class AsideFile:
     """
 
     def __init__(self, path: str, clobber: bool = True) -> None:
-        self.path = path
         self.clobber = clobber
-        self._directory = os.path.dirname(os.path.abspath(path))
         self._name = ""
         if not clobber and os.path.lexists(path):
             raise _exists(path)
+        # Through a symbolic link: what it points to is replaced, not the link.
+        self.path = path = os.path.realpath(path)
+        self._directory = os.path.dirname(path)
         if os.path.isdir(path):
             raise PerfkeepError(errno.EISDIR, f"{path} is a directory; name a file in it")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise PerfkeepError(errno.EINVAL, f"{path} is no file, and would be replaced by one")
         try:
             self.file: BinaryIO = self._open()
         except OSError as error:

@@ -30,6 +30,7 @@ _SPIN_NS = 60_000
 #: A broker is there within about 0.1 s; one that has not answered by then is broken.
 START_TIMEOUT_S = 10.0
 _LAUNCH_AGAIN_S = 0.3
+_MOST_FAILURES = 3
 _LONGEST_PAUSE_S = 0.3
 
 
@@ -148,13 +149,15 @@ def connect(where: Instance) -> socket.socket:
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     pause = 0.002
-    launch_at = 0.0
+    launch_at, failures = 0.0, 0
     while True:
         sock = _try_connect(where.socket)
         if sock is not None:
             return sock
         if time.monotonic() > launch_at:
-            launch(where)
+            failures += not launch(where)
+            if failures == _MOST_FAILURES:
+                raise Unreachable(f"no broker can be started; its log {where.log} says why")
             # Whoever holds the lock may be about to end, and then another one is needed.
             launch_at = time.monotonic() + _LAUNCH_AGAIN_S
             continue
@@ -167,8 +170,11 @@ def connect(where: Instance) -> socket.socket:
         pause = min(pause * 2, 0.1)
 
 
-def launch(where: Instance) -> None:
+def launch(where: Instance) -> bool:
     """Start a broker and wait until it serves, or until it has found another.
+
+    Returns:
+        False: it ended without a word, and nobody else has the instance.
 
     Raises:
         Unreachable: it said why it cannot start.
@@ -195,6 +201,12 @@ def launch(where: Instance) -> None:
         said = os.read(read_end.fileno(), 4096).decode(errors="replace")
     if said not in ("ready", ""):
         raise Unreachable(f"{said}; its log is {where.log}")
+    if said:
+        return True
+    lock = instance.take_lock(where)
+    if lock is not None:
+        lock.close()
+    return lock is None
 
 
 _REPEATABLE = {"GetStatus", "List", "Show", "Stat", "Reopen"}

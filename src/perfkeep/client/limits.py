@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import mmap
-import os
 import resource
 
 from perfkeep.errors import KernelRefused, UsageError
@@ -17,11 +16,14 @@ DEFAULT_RING_BYTES = 8 << 20
 # page allocator gives is 2^10 pages (MAX_PAGE_ORDER), which leaves room for 2^18 addresses.
 _MOST_PAGES = 1 << 18
 
+# <linux/capability.h>
+_CAP_IPC_LOCK = 14
+
 
 def _locked_limit() -> int | None:
     """Bytes of rings that this user may have in all, or None: no limit (CAP_IPC_LOCK)."""
     with open("/proc/sys/kernel/perf_event_paranoid") as file:
-        if os.geteuid() == 0 or int(file.read()) < 0:
+        if _may_lock() or int(file.read()) < 0:
             return None
     with open("/proc/sys/kernel/perf_event_mlock_kb") as file:
         per_cpu = int(file.read()) << 10
@@ -29,6 +31,13 @@ def _locked_limit() -> int | None:
     if soft == resource.RLIM_INFINITY:
         return None
     return per_cpu * len(cpus.online()) + soft
+
+
+def _may_lock() -> bool:
+    """CAP_IPC_LOCK: no limit on locked memory."""
+    with open("/proc/self/status") as file:
+        effective = next(line for line in file if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> _CAP_IPC_LOCK & 1)
 
 
 def default_ring(cpu_count: int) -> int:

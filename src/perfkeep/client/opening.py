@@ -90,6 +90,8 @@ def target(
     """
     if pid is not None and cgroup is not None:
         raise UsageError("a recording is of a process or of a cgroup, not of both")
+    if cgroup == "":
+        raise UsageError("a cgroup needs a path; / is the root of all")
     if pid is not None and not os.path.exists(f"/proc/{pid}"):
         raise UsageError(f"there is no process {pid}", errno.ESRCH)
     chosen = cpus.online() if cpu_list is None else cpus.check_online(cpu_list)

@@ -21,7 +21,7 @@ class Recording:
 
     Attributes:
         name: by which any permitted process finds it.
-        notes: what `start` had to do otherwise than it was asked, one sentence each.
+        notes: what `start` or the last `add` had to do otherwise than asked, a sentence each.
     """
 
     def __init__(self, name: str, notes: Sequence[str] = ()) -> None:
@@ -83,6 +83,7 @@ class Recording:
             started, _ = call("Add", request, opened.fds)
         finally:
             opened.close()
+        self.notes = tuple(opened.notes)
         return cast(messages.Started, started).events
 
     def remove(self, events: Sequence[str | int]) -> None:

@@ -53,8 +53,9 @@ def prepare_directory(instance: Instance) -> None:
     """Make the directory, or check that nobody else can put things into it.
 
     Raises:
-        PerfkeepError: EPERM: it belongs to someone else, or others may write to it.
+        PerfkeepError: EEXIST what is there is no socket; EPERM: it belongs to someone else, or others may write to it.
     """
+    check_is_socket(instance.socket)
     try:
         os.mkdir(instance.directory, 0o700)
     except FileExistsError:
@@ -70,6 +71,24 @@ def prepare_directory(instance: Instance) -> None:
             errno.EPERM,
             f"{instance.directory} is not a directory that only you or root can change; remove it "
             "or name another socket with PERFKEEP_SOCKET",
+        )
+
+
+def check_is_socket(path: str) -> None:
+    """What lies where a socket shall be must be nothing, or an old socket.
+
+    Raises:
+        PerfkeepError: EEXIST: it is something else, which must not be replaced.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise PerfkeepError(
+            errno.EEXIST,
+            f"{path} exists and is no socket, so it is left alone; name another place with "
+            "PERFKEEP_SOCKET",
         )
 
 
