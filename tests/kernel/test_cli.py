@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -293,12 +293,20 @@ def demo(**options: Any) -> subprocess.Popen[str]:
                             start_new_session=True, **options)  # fmt: skip
 
 
-def test_an_interrupted_demo_ends_its_recording_and_leaves_others_alone(cli: Any) -> None:
+def at_work(pid: int) -> bool:
+    """Whether the demo has started both of its processes."""
+    return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) >= 2
+
+
+def test_an_interrupted_demo_ends_its_recording_and_leaves_others_alone(
+    cli: Any, eventually: Callable[[Callable[[], object]], None]
+) -> None:
     cli("start", "demo", "-e", "cpu-clock", "--ring", "64K")
     with demo() as process:
         assert process.stdout is not None
         while "# some work begins" not in (line := process.stdout.readline()):
             assert line, "the demo ended before its work began"
+        eventually(lambda: at_work(process.pid))
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err == "", err

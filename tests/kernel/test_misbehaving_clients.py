@@ -17,7 +17,7 @@ import perfkeep
 from perfkeep.client.connection import Connection
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.testing.requirements import perf_events, requires
+from perfkeep.testing.requirements import perf_events, requires, tracefs
 from perfkeep.wire import framing, messages
 from perfkeep.wire.framing import FAILED, Call, Reply, encode
 from perfkeep.wire.instance import current
@@ -162,3 +162,24 @@ def test_what_is_no_perf_event_cannot_be_staged_into_a_recording(
             client.call("Start", start, messages.Started)
     assert caught.value.errno == errno.EINVAL
     assert names() == ["flight"]
+
+
+@requires(tracefs)
+@pytest.mark.usefixtures("tracefs_mounted")
+def test_a_recording_that_takes_long_to_close_holds_up_nobody(
+    running: Running, eventually: Eventually
+) -> None:
+    def events_of_the_broker() -> int:
+        numbers, found = Path(f"/proc/{running.pids()[0]}/fd"), 0
+        for number in numbers.iterdir():
+            with suppress(FileNotFoundError):
+                found += "perf_event" in os.readlink(number)
+        return found
+
+    # Each is closed for the last time, which takes the kernel some 40 ms.
+    recording = perfkeep.start("many", ["syscalls:sys_enter_s*"], cpus=[0], ring="64K")
+    held = events_of_the_broker()
+    recording.claim()
+    assert names() == []
+    assert 0 < events_of_the_broker() <= held, "the answer came after all was closed"
+    eventually(lambda: events_of_the_broker() == 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,6 +74,20 @@ class Recordings:
     def __init__(self, keeper: KeeperLink) -> None:
         self.keeper = keeper
         self.registry = Registry()
+        #: What has left, until `bury` lets go of it.
+        self.graves: list[object] = []
+
+    def bury(self) -> None:
+        """Close what has left, in a thread: the kernel takes 40 ms to close the last user of a
+        tracepoint, and nobody should have to wait for a recording of hundreds of them.
+        """
+        if not self.graves:
+            return
+        graves, self.graves = self.graves, []
+        try:
+            threading.Thread(target=graves.clear, daemon=True).start()
+        except RuntimeError:  # no thread to be had; then everybody waits
+            graves.clear()
 
     # --- making -----------------------------------------------------------------------------
 
@@ -259,6 +274,7 @@ class Recordings:
         recording = self.registry.get(name)
         check(peer.uid, recording.owner.uid, name, "claim")
         self.keeper.drop(recording.prefix)
+        self.graves += [*recording.events(), *recording.rings.values()]
         self.registry.remove(recording)
 
     def claim_event(self, peer: Peer, fd: OwnedFd) -> None:
@@ -290,6 +306,8 @@ class Recordings:
         if last:
             self.keeper.drop(ring.key)
             del recording.rings[event.cpu]
+            self.graves.append(ring)
+        self.graves.append(event)
         ring.users -= 1
         if not owner:
             # Whoever else has it open must not go on writing into the recording's ring.

@@ -89,6 +89,7 @@ class Service:
                 self._serve(key.data, mask)
             else:
                 key.data()
+        self.methods.recordings.bury()
         return bool(ready) or not self.idle
 
     def _accept(self, listener: socket.socket) -> None:
