@@ -1,6 +1,6 @@
 """What can be asked of a perf fd, whoever opened it: its id, its counts, whether it lives.
 
-No ctypes: the daemons import this.
+Standard library only, and no ctypes: whoever holds a perf fd may import this at little cost.
 """
 
 from __future__ import annotations
