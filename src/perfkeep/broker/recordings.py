@@ -16,7 +16,7 @@ from functools import partial
 
 import msgspec
 
-from perfkeep.abi.perf_event import Ioctl
+from perfkeep.abi.perf_event import Attr, Flag, Ioctl
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.permission import check
 from perfkeep.broker.registry import Event, KindOfEvent, Recording, Registry, check_name
@@ -107,12 +107,14 @@ class Recordings:
             request.target,
             time.time_ns(),
         )
-        recording.enabled = request.enable
+        # What nobody may ask the kernel is believed: an event starts as its attr says.
+        opened_disabled = Attr.unpack(request.kinds[0].attr).flags & Flag.DISABLED
+        recording.enabled = not opened_disabled if request.enable is None else request.enable
         with Undo() as undo:
             made = self._join(recording, dict(zip(ids, request.kinds, strict=True)), events, undo)
             self.registry.add(recording)
             undo.push(partial(self.registry.remove, recording))
-            self._publish(recording, made)
+            self._publish(recording, made, bool(request.enable))
             undo.push(partial(self.keeper.drop, recording.prefix))
             remember(self.keeper, recording)
         return messages.Started(recording.id, recording.name, list(ids))
@@ -127,17 +129,17 @@ class Recordings:
         with Undo() as undo:
             made = self._join(recording, dict(zip(ids, request.kinds, strict=True)), events, undo)
             undo.push(partial(self._unpublish, recording, made))
-            self._publish(recording, made)
+            self._publish(recording, made, recording.enabled)
             remember(self.keeper, recording)
         return messages.Started(recording.id, recording.name, list(ids))
 
-    def _publish(self, recording: Recording, kinds: list[KindOfEvent]) -> None:
-        """Let the kinds be found, and let them run if the recording does."""
+    def _publish(self, recording: Recording, kinds: list[KindOfEvent], enable: bool) -> None:
+        """Let the kinds be found, and let them run."""
         for kind in kinds:
             self.registry.add_kind(recording, kind)
         for kind in kinds:
             for event in kind.events:
-                if recording.enabled:
+                if enable:
                     fcntl.ioctl(event.fd.fileno(), Ioctl.ENABLE, 0)
 
     def _unpublish(self, recording: Recording, kinds: list[KindOfEvent]) -> None:

@@ -103,14 +103,13 @@ class PerfEvent:
                 already, or the name is taken · EBUSY it has a ring · ENOENT it is dying.
         """
         backward = self.attr.flags & Flag.WRITE_BACKWARD
-        opened_enabled = not self.attr.flags & Flag.DISABLED
         request = messages.Start(
             name,
             messages.Ring("backward" if backward else "forward", UNCLAIM_RING_BYTES),
             [self.kind],
             [messages.Slot(0, self.cpu)],
             f"CPU {self.cpu}",
-            opened_enabled if self._switched is None else self._switched,
+            self._switched,
         )
         started, _ = call("Start", request, [self._fd])
         assert isinstance(started, messages.Started)

@@ -107,12 +107,12 @@ def target_again(info: messages.RecordingInfo) -> Target:
     return target(on, cgroup=rest if word == "cgroup" else None)
 
 
-def kind_of(event: Event, attr: Attr) -> messages.Kind:
+def kind_of(event: Event, attr: Attr, filter: str | None = None) -> messages.Kind:
     """What the registry remembers of an event."""
     tracepoint = event.tracepoint and messages.Tracepoint(
         event.tracepoint.system, event.tracepoint.name, event.tracepoint.id, event.tracepoint.format
     )
-    return messages.Kind(event.text, event.name, attr.pack(), tracepoint)
+    return messages.Kind(event.text, event.name, attr.pack(), tracepoint, filter)
 
 
 def open_one(event: Event, attr: Attr, pid: int, cpu: int, group: int = -1) -> OwnedFd:
@@ -240,7 +240,10 @@ def open_events(chosen: Sequence[Wanted], to: Target, call_chains: bool = False)
     except BaseException:
         opener.close()
         raise
-    kinds = [kind_of(event, attr) for event, attr in zip(parsed, opener.attrs, strict=True)]
+    kinds = [
+        kind_of(one.event, attr, one.filter)
+        for one, attr in zip(chosen, opener.attrs, strict=True)
+    ]
     return Opened(kinds, opener.slots, opener.fds, opener.notes)
 
 

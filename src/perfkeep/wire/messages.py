@@ -34,13 +34,14 @@ class Kind(msgspec.Struct, frozen=True):
     """One kind of event: what is the same about it on every CPU.
 
     `event` is the spec that opens it again, `attr` the bytes of struct perf_event_attr
-    (base64 on the wire).
+    (base64 on the wire), `filter` what PERF_EVENT_IOC_SET_FILTER was given.
     """
 
     event: Text
     name: Text
     attr: Annotated[bytes, msgspec.Meta(min_length=64, max_length=4096)]
     tracepoint: Tracepoint | None = None
+    filter: Text | None = None
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -72,6 +73,7 @@ class Start(msgspec.Struct, frozen=True):
 
     Without a name the recording is called by its id, as the series called its events.
     `target` says in words what is recorded: "all tasks", "pid 17", "cgroup /x".
+    `enable` None leaves the events enabled or not, as each is.
     """
 
     name: Name | None
@@ -79,7 +81,7 @@ class Start(msgspec.Struct, frozen=True):
     kinds: list[Kind]
     slots: list[Slot]
     target: Text
-    enable: bool
+    enable: bool | None
 
 
 class Started(msgspec.Struct, frozen=True):
