@@ -52,7 +52,7 @@ def format_size(count: int) -> str:
     """8388608 → "8M"; what is no whole unit gets one decimal."""
     value, unit = float(count), ""
     for unit in ("", "K", "M", "G", "T"):
-        if value < 1024 or unit == "T":
+        if round(value, 1) < 1024 or unit == "T":
             break
         value /= 1024
     return f"{int(value)}{unit}" if value == int(value) else f"{value:.1f}{unit}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfkeep.errors import UsageError
@@ -88,6 +88,7 @@ def test_durations_survive_being_printed_to_four_digits(ns: int) -> None:
 
 
 @given(st.integers(0, (1 << 60)))
+@example((1 << 20) - 51)
 def test_a_printed_size_is_never_more_than_1023_of_a_unit(size: int) -> None:
     number = float(re.sub("[KMGT]", "", format_size(size)))
     assert number < 1024 or format_size(size).endswith("T")

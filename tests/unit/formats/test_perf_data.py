@@ -232,4 +232,6 @@ def test_any_tracing_data_is_read_or_refused(rest: bytes, keep: int) -> None:
     except DataError as error:
         assert 0 <= error.offset <= len(data)
     else:
-        assert all(text in data.decode(errors="replace") for *_, text in found)
+        # Where a text is cut, a character may be.
+        whole_text = data.decode(errors="replace")
+        assert all(text.strip("\ufffd") in whole_text for *_, text in found)
