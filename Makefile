@@ -20,13 +20,18 @@ help:
 	@echo 'make test    all tests and checks             (ARGS="-k ring -x" for pytest)'
 	@echo 'make demo    the main job, on the real events of this machine'
 	@echo 'make bench   each figure beside its peer'
-	@echo 'make system  perf, a C compiler and headers, by apt-get, if one is missing (root)'
+	@echo 'make system  perf, groff, a C compiler, headers, by apt-get, if one is missing (root)'
 	@echo 'make lock    write uv.lock anew, with the newest versions'
 	@echo 'make clean   away with all that these made'
 	@echo
 	@echo 'PYTHON=/usr/bin/python3 names another Python, JOBS=4 more processes for the tests.'
 
+# man looks beside the bin of PATH; an editable install brings no pages there (setuptools 80).
 setup: $(STAMP)
+	@mkdir -p .venv/share/man/man1 .venv/share/man/man2; \
+	for page in src/perfkeep/man/*.[12]; do \
+	  ln -sf '$(CURDIR)'/"$$page" .venv/share/man/man"$${page##*.}"; \
+	done
 
 $(STAMP): pyproject.toml uv.lock $(wildcard $(NATIVE)) | .tools/bin/uv
 	@$(UV) sync --quiet --frozen --all-extras --python '$(PYTHON)' --reinstall-package perfkeep
@@ -44,6 +49,7 @@ $(STAMP): pyproject.toml uv.lock $(wildcard $(NATIVE)) | .tools/bin/uv
 system:
 	@missing=; \
 	perf --version >/dev/null 2>&1 || missing="$$missing linux-perf"; \
+	groff --version >/dev/null 2>&1 || missing="$$missing groff-base"; \
 	echo '#include <linux/perf_event.h>' | cc -E - >/dev/null 2>&1 \
 	  || missing="$$missing gcc libc6-dev"; \
 	header=$$('$(PYTHON)' -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h; \

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from perfkeep.client.connection import disconnect
 from perfkeep.kernel.syscalls import mount, umount
 
 TRACEFS = Path("/sys/kernel/tracing")
+
+Eventually = Callable[[Callable[[], object]], None]
 
 #: How long a process that was told to end may take.
 PATIENCE_S = 10.0
@@ -203,3 +205,16 @@ def tracefs_mounted() -> Iterator[Path]:
         yield TRACEFS
     finally:
         umount(str(TRACEFS))
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Asks again and again until the answer is yes, or 15 s have passed."""
+
+    def wait(holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 15
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come true within 15 s"
+            select.select([], [], [], 0.005)
+
+    return wait

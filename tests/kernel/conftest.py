@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import struct
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from perfkeep.records.sample import Layout
 NOBODY = 65534
 TRACEFS = Path("/sys/kernel/tracing")
 
-Eventually = Callable[[Callable[[], object]], None]
 AsNobody = Callable[[Callable[[], object]], Any]
 
 
@@ -185,19 +183,6 @@ def running(instance: Path) -> Iterator[Running]:
     """This test's instance; the process's connection to it is closed afterwards."""
     yield Running(instance)
     connection.disconnect()
-
-
-@pytest.fixture
-def eventually() -> Eventually:
-    """Asks again and again until the answer is yes, or 15 s have passed."""
-
-    def wait(holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 15
-        while not holds():
-            assert time.monotonic() < deadline, "it did not come true within 15 s"
-            select.select([], [], [], 0.005)
-
-    return wait
 
 
 @pytest.fixture

@@ -25,13 +25,14 @@ from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.recovery import recover
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.sysfs import SysfsView
 from perfkeep.broker.views import Views
 from perfkeep.client.opening import Opened, open_events, target, wanted
 from perfkeep.keeper.service import serve
 from perfkeep.keeper.shelf import Shelf
 from perfkeep.kernel import cpus, perf_fd
 from perfkeep.testing.requirements import perf_events, requires
-from perfkeep.wire import messages, packets
+from perfkeep.wire import instance, messages, packets
 from perfkeep.wire.socket import Peer
 
 pytestmark = requires(perf_events)
@@ -118,7 +119,7 @@ class Trial:
         self.link.steps = self.steps
         self.thread = threading.Thread(target=self._keep, args=(theirs,), daemon=True)
         self.thread.start()
-        self.recordings = Recordings(self.link)
+        self.recordings = Recordings(self.link, SysfsView(instance.current().devices))
         recover(self.link, self.recordings.registry)
 
     def _keep(self, theirs: Any) -> None:
@@ -133,7 +134,7 @@ class Trial:
     def end(self) -> None:
         self.disconnect()
         self.shelf.drop(b"")
-        self.recordings = Recordings(self.link)
+        self.recordings = Recordings(self.link, SysfsView(instance.current().devices))
 
     def state(self) -> object:
         """All that a request could leave behind, here and with the keeper."""

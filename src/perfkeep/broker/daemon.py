@@ -15,7 +15,9 @@ from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.methods import Methods
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.recovery import hand_over, recover
+from perfkeep.broker.registry import Registry
 from perfkeep.broker.service import Service
+from perfkeep.broker.sysfs import SysfsView
 from perfkeep.errors import Unreachable
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.inotify import watch_deletions
@@ -60,7 +62,9 @@ class Daemon:
         self.lock = lock
         self.keeper_pid = os.getppid()
         self.ended = False
-        self.recordings = Recordings(KeeperLink(link or self._start_keeper()))
+        self.recordings = Recordings(
+            KeeperLink(link or self._start_keeper()), SysfsView(where.devices)
+        )
         self.service = Service(Methods(self.recordings, self.about), LINGER_S)
         self.listener: socket.socket | None = None
         self.inode = 0
@@ -83,6 +87,7 @@ class Daemon:
     def run(self, ready: OwnedFd | None) -> None:
         """Serve until told to end, or until nobody needs us."""
         recover(self.recordings.keeper, self.recordings.registry)
+        self._show_in_sysfs(self.recordings.registry)
         self._bind()
         self._watch_keeper()
         signal.set_wakeup_fd(self.service.wake_fd, warn_on_full_buffer=False)
@@ -116,6 +121,12 @@ class Daemon:
         self.service.listen(listener)
         self._write_lock()
         self._watch_socket()
+
+    def _show_in_sysfs(self, registry: Registry) -> None:
+        try:
+            self.recordings.view.show_all(registry)
+        except OSError as error:
+            say(f"the sysfs view cannot be made: {error}")
 
     def _unlink_socket(self) -> None:
         """Take our socket away; what someone else put in its place stays."""
@@ -216,5 +227,6 @@ class Daemon:
     def _end(self) -> None:
         say(f"ends, with {len(self.recordings.registry)} recordings")
         self._unlink_socket()
+        self._show_in_sysfs(Registry())  # the tree stays: it may be mounted
         with suppress(OSError):
             self.recordings.keeper.bye()

@@ -69,6 +69,9 @@ class Methods:
     def Show(self, connection: Connection, named: messages.Named) -> Answer:
         return self.views.show(connection.peer, named.name), []
 
+    def ShowEvent(self, connection: Connection, request: messages.EventId) -> Answer:
+        return self.views.show_event(connection.peer, request.id), []
+
     def Stat(self, connection: Connection, named: messages.Named) -> Answer:
         return self.views.stat(connection.peer, named.name), []
 

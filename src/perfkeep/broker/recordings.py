@@ -29,6 +29,7 @@ from perfkeep.broker.remembered import (
     retired_key,
 )
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.sysfs import SysfsView
 from perfkeep.errors import BrokerError
 from perfkeep.kernel import cpus, perf_fd, refusal
 from perfkeep.kernel.fd import OwnedFd
@@ -71,8 +72,9 @@ def _detach(fd: OwnedFd) -> None:
 class Recordings:
     """Every operation of the interface that concerns recordings, for a peer already known."""
 
-    def __init__(self, keeper: KeeperLink) -> None:
+    def __init__(self, keeper: KeeperLink, view: SysfsView) -> None:
         self.keeper = keeper
+        self.view = view
         self.registry = Registry()
         #: What has left, until `bury` lets go of it.
         self.graves: list[object] = []
@@ -96,7 +98,7 @@ class Recordings:
         if request.name is not None:
             check_name(request.name)
             self.registry.check_free(request.name)
-        events = self._check_fds(request.kinds, request.slots, fds)
+        events = self._check_fds(request.kinds, request.slots, fds, request.adopted)
         ids = self.registry.allocate(len(request.kinds))
         self.keeper.put(IDS, b"%d" % self.registry.next_id)
         recording = Recording(
@@ -107,16 +109,20 @@ class Recordings:
             request.target,
             time.time_ns(),
         )
-        # What nobody may ask the kernel is believed: an event starts as its attr says.
+        # What nobody may ask the kernel is believed: an event starts as its attr says, and one
+        # that is adopted has been switched on since.
         opened_disabled = Attr.unpack(request.kinds[0].attr).flags & Flag.DISABLED
-        recording.enabled = not opened_disabled if request.enable is None else request.enable
+        as_it_is = request.adopted or not opened_disabled
+        recording.enabled = as_it_is if request.enable is None else request.enable
         with Undo() as undo:
-            made = self._join(recording, dict(zip(ids, request.kinds, strict=True)), events, undo)
+            kinds = dict(zip(ids, request.kinds, strict=True))
+            made = self._join(recording, kinds, events, undo, request.adopted)
             self.registry.add(recording)
             undo.push(partial(self.registry.remove, recording))
             self._publish(recording, made, bool(request.enable))
             undo.push(partial(self.keeper.drop, recording.prefix))
             remember(self.keeper, recording)
+        self._show(recording)
         return messages.Started(recording.id, recording.name, list(ids))
 
     def add(self, peer: Peer, request: messages.Add, fds: list[OwnedFd]) -> messages.Started:
@@ -131,7 +137,18 @@ class Recordings:
             undo.push(partial(self._unpublish, recording, made))
             self._publish(recording, made, recording.enabled)
             remember(self.keeper, recording)
+        self._show(recording)
         return messages.Started(recording.id, recording.name, list(ids))
+
+    def _show(self, recording: Recording) -> None:
+        """What is in sysfs is a view: that it cannot be written must not end a recording."""
+        try:
+            try:
+                self.view.update(recording)
+            except FileNotFoundError:  # someone deleted the tree
+                self.view.show_all(self.registry)
+        except OSError as error:
+            print(f"perfkeep-broker: the sysfs view is out of date: {error}", flush=True)
 
     def _publish(self, recording: Recording, kinds: list[KindOfEvent], enable: bool) -> None:
         """Let the kinds be found, and let them run."""
@@ -148,9 +165,12 @@ class Recordings:
                 self.registry.remove_kind(recording, kind)
 
     def _check_fds(
-        self, kinds: list[Kind], slots: list[Slot], fds: list[OwnedFd]
+        self, kinds: list[Kind], slots: list[Slot], fds: list[OwnedFd], adopted: bool = False
     ) -> list[tuple[Slot, OwnedFd, int]]:
         """The fds with their kernel ids, if each can become persistent.
+
+        Args:
+            adopted: they must have rings, instead of none.
 
         Raises:
             BrokerError: with the errno that the contract names for UNCLAIM.
@@ -173,7 +193,10 @@ class Recordings:
                 )
             if self.registry.by_kernel_id(kernel_id) or kernel_id in seen:
                 raise BrokerError(errno.EEXIST, "this event is persistent already")
-            if not perf_fd.hung_up(fd.fileno()):
+            if perf_fd.hung_up(fd.fileno()):
+                if adopted:
+                    raise BrokerError(errno.EINVAL, "this event has no ring that could be adopted")
+            elif not adopted:
                 raise BrokerError(
                     errno.EBUSY, "this event has a ring already; unmap it before unclaim"
                 )
@@ -189,8 +212,9 @@ class Recordings:
         kinds: dict[int, Kind],
         events: list[tuple[Slot, OwnedFd, int]],
         undo: Undo,
+        adopted: bool = False,
     ) -> list[KindOfEvent]:
-        """Give the events their rings, and put them on the keeper's shelf."""
+        """Give the events their rings, unless they have them, and put them on the keeper's shelf."""
         made = [KindOfEvent(id, kind) for id, kind in kinds.items()]
         for kind in made:
             key = kind_key(recording, kind.id)
@@ -206,8 +230,9 @@ class Recordings:
                 undo.push(partial(recording.rings.pop, slot.cpu, None))
                 ring = self._make_ring(recording, slot.cpu, fd, key, value)
             else:
-                self._redirect(fd, ring)
-                undo.push(partial(_detach, fd))
+                if not adopted:
+                    self._redirect(fd, ring)
+                    undo.push(partial(_detach, fd))
                 self.keeper.put(key, value, fd.fileno())
             ring.users += 1
             undo.push(partial(setattr, ring, "users", ring.users - 1))
@@ -278,6 +303,7 @@ class Recordings:
         self.keeper.drop(recording.prefix)
         self.graves += [*recording.events(), *recording.rings.values()]
         self.registry.remove(recording)
+        self._show(recording)
 
     def claim_event(self, peer: Peer, fd: OwnedFd) -> None:
         """PERF_EVENT_IOC_CLAIM: take the event behind this fd out of the registry.
@@ -339,3 +365,4 @@ class Recordings:
             remember(self.keeper, recording)
         else:
             self.keeper.drop(recording.prefix)
+        self._show(recording)

@@ -74,6 +74,21 @@ class Views:
         check(peer.uid, recording.owner.uid, name, "look at")
         return self.info(recording)
 
+    def show_event(self, peer: Peer, id: int) -> messages.EventShown:
+        """What an id stands for, or stood for while its event belonged to its recording.
+
+        Raises:
+            BrokerError: EACCES · ENOENT.
+        """
+        left = next((one for one in self.registry if id in one.retired), None)
+        if left is not None:
+            recording, kind = left, left.retired[id].kind
+        else:
+            recording, found = self.registry.kind(id)
+            kind = found.kind
+        check(peer.uid, recording.owner.uid, recording.name, "look at")
+        return messages.EventShown(recording.name, kind)
+
     def stat(self, peer: Peer, name: str) -> messages.Stat:
         """The counts of every event, summed per CPU."""
         recording = self.registry.get(name)

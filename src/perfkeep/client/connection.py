@@ -209,7 +209,7 @@ def launch(where: Instance) -> bool:
     return lock is None
 
 
-_REPEATABLE = {"GetStatus", "List", "Show", "Stat", "Reopen"}
+_REPEATABLE = {"GetStatus", "List", "Show", "ShowEvent", "Stat", "Reopen"}
 
 _shared: dict[tuple[int, str], Connection] = {}
 _lock = _thread.allocate_lock()  # threading.Lock, without what else that module loads

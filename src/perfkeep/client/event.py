@@ -53,6 +53,20 @@ class PerfEvent:
     def ids(self) -> Ids:
         return Ids(perf_fd.event_id(self.fileno()), self._id)
 
+    @property
+    def shares_ring(self) -> bool:
+        """Whether another event owns the ring that it records into, and alone can be mapped."""
+        return self._ring_owner is not None
+
+    @property
+    def ring_id(self) -> int:
+        """The kernel's id of the event that owns the ring: equal for events that share one."""
+        return perf_fd.event_id((self._ring_owner or self._fd).fileno())
+
+    def dup(self) -> OwnedFd:
+        """Another fd for it, which the caller owns."""
+        return self._fd.dup()
+
     def read(self) -> Reading:
         """The counts, raw: scale by time_enabled_ns / time_running_ns where the two differ.
 
@@ -122,9 +136,7 @@ class PerfEvent:
         Raises:
             BrokerError: EINVAL it is not persistent, or has no CPU · EACCES.
         """
-        with Shared() as connection:
-            connection.stage([self._fd])
-            connection.call("ClaimEvent", messages.Nothing(), messages.Nothing)
+        claim(self._fd)
         self._id = None
 
     def close(self) -> None:
@@ -165,6 +177,17 @@ def open_event(spec: str, *, cpu: int = ANY_CPU, pid: int | None = None) -> Perf
     task = pid if pid is not None else (CALLING_THREAD if cpu == ANY_CPU else ALL_TASKS)
     attr = events.for_counting(event)
     return PerfEvent(open_one(event, attr, task, cpu), kind_of(event, attr), cpu)
+
+
+def claim(fd: OwnedFd) -> None:
+    """PERF_EVENT_IOC_CLAIM of an event of which there is only an fd.
+
+    Raises:
+        BrokerError: EINVAL it is not persistent, or has no CPU · EACCES.
+    """
+    with Shared() as connection:
+        connection.stage([fd])
+        connection.call("ClaimEvent", messages.Nothing(), messages.Nothing)
 
 
 def reopen(id: int, cpu: int) -> PerfEvent:

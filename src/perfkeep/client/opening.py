@@ -241,8 +241,7 @@ def open_events(chosen: Sequence[Wanted], to: Target, call_chains: bool = False)
         opener.close()
         raise
     kinds = [
-        kind_of(one.event, attr, one.filter)
-        for one, attr in zip(chosen, opener.attrs, strict=True)
+        kind_of(one.event, attr, one.filter) for one, attr in zip(chosen, opener.attrs, strict=True)
     ]
     return Opened(kinds, opener.slots, opener.fds, opener.notes)
 

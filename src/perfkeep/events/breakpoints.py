@@ -53,6 +53,12 @@ def resolve(typed: Typed) -> list[Found]:
     return [Found(typed, attr, given)]
 
 
+def head(attr: Attr) -> str:
+    """The way back: "mem:0x1000/8:rw"."""
+    access = "".join(letter for letter, bit in _ACCESS.items() if attr.bp_type & bit)
+    return f"mem:{attr.config1:#x}/{attr.config2}:{access}"
+
+
 def _length(text: str | None, access: int, typed: Typed) -> int:
     if text is None:
         return _EXECUTE_LENGTH if access == _ACCESS["x"] else _DEFAULT_LENGTH

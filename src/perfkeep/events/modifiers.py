@@ -75,6 +75,17 @@ def apply(attr: Attr, letters: str) -> Attr:
     return replace(attr, precise_ip=_greatest_precise(attr)) if "P" in letters else attr
 
 
+def letters(attr: Attr) -> str:
+    """The way back: what `apply` would need to make this attr."""
+    found = ""
+    for table, everything in ((_LEVELS, _ALL_LEVELS), (_SIDES, _BOTH_SIDES)):
+        left_out = attr.flags & everything
+        if left_out and left_out != everything:
+            found += "".join(letter for letter, flag in table.items() if not attr.flags & flag)
+    found += "".join(letter for letter, flag in _PLAIN.items() if attr.flags & flag)
+    return found + "p" * attr.precise_ip
+
+
 def _greatest_precise(attr: Attr) -> int:
     """What `perf record` does as well: try from the top. 0 where nothing precise can be had."""
     from perfkeep.kernel.syscalls import perf_event_open  # it loads ctypes

@@ -6,7 +6,7 @@ The names are those of perf's event parser (tools/perf/util/parse-events.l of Li
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from perfkeep.abi.perf_event import Attr, Hardware, Software, Type
 
@@ -105,6 +105,22 @@ def attr_of(name: str) -> Attr | None:
     return _cache(name)
 
 
+def name_of(attr: Attr) -> str | None:
+    """The way back, of a type up to RAW: of several names the one that `perf list` prints first."""
+    if attr.type == Type.RAW:
+        return f"r{attr.config:x}"
+    if attr.type in (Type.TRACEPOINT, Type.BREAKPOINT):
+        return None
+    if attr.type == Type.HW_CACHE:
+        return next((name for name in _cache_names() if _cache(name) == _plain(attr)), None)
+    table: Mapping[str, int] = _HARDWARE if attr.type == Type.HARDWARE else _SOFTWARE
+    return next((name for name, number in table.items() if number == attr.config), None)
+
+
+def _plain(attr: Attr) -> Attr:
+    return Attr(type=attr.type, config=attr.config)
+
+
 def _cache(name: str) -> Attr | None:
     """Cache, operation, result, the last two in either order: what is left out is read access."""
     match = _CACHE.fullmatch(name.lower())
@@ -122,6 +138,10 @@ def all_names() -> Iterator[str]:
     """Every name, for suggestions; of the cache events those that `perf list` prints."""
     yield from _HARDWARE
     yield from _SOFTWARE
+    yield from _cache_names()
+
+
+def _cache_names() -> Iterator[str]:
     for (cache, *_), possible in zip(_CACHES, _POSSIBLE, strict=True):
         for operation in possible:
             singular, plural = _OPERATIONS[operation][:2]

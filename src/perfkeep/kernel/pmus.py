@@ -59,6 +59,15 @@ def names() -> list[str]:
     return _listed(DEVICES)
 
 
+def type_of(name: str) -> int:
+    """Its number, for attr.type.
+
+    Raises:
+        FileNotFoundError: there is no PMU of that name.
+    """
+    return int(_text(DEVICES / name / "type"))
+
+
 def load(name: str) -> Pmu:
     """One PMU.
 
@@ -66,7 +75,7 @@ def load(name: str) -> Pmu:
         FileNotFoundError: there is none of that name.
     """
     folder = DEVICES / name
-    type_ = int(_text(folder / "type"))
+    type_ = type_of(name)
     found = {term: parse_bits(text) for term, text in _files(folder / "format").items()}
     return Pmu(name, type_, {term: bits for term, bits in found.items() if bits},
                _events(folder), _cpus(folder))  # fmt: skip

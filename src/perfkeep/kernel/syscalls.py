@@ -16,6 +16,7 @@ from perfkeep.kernel.fd import OwnedFd
 
 # <asm/unistd_64.h>, <asm-generic/unistd.h>
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_PIDFD_GETFD = 438  # on every architecture since Linux 5.6 (8649c322f75c)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,6 +56,23 @@ def perf_event_open(
     if fd < 0:
         raise _oserror("perf_event_open")
     return OwnedFd(fd)
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> OwnedFd:
+    """pidfd_getfd(2): a duplicate of another process's fd.
+
+    Args:
+        pidfd: of the process, from os.pidfd_open.
+        fd: its number there.
+
+    Raises:
+        OSError: EPERM without the right to attach to it with ptrace, EBADF when there is no such
+            fd, ESRCH when the process has ended.
+    """
+    copy = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    if copy < 0:
+        raise _oserror("pidfd_getfd")
+    return OwnedFd(copy)
 
 
 def detach_output(fd: int) -> None:

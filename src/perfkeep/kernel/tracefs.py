@@ -127,6 +127,31 @@ def tracepoint(system: str, name: str) -> Tracepoint:
     return _load(root(), system, name)
 
 
+def by_id(id: int) -> Tracepoint:
+    """One tracepoint by what attr.config names.
+
+    Every tracepoint's number must be read to find it (20 ms for 2,000), so they are remembered;
+    those that a module brings later are found by looking again.
+
+    Raises:
+        FileNotFoundError: there is none with that id.
+        KernelRefused: EACCES.
+    """
+    place = root()
+    if id not in _by_id:
+        for system, name in names():
+            try:
+                _by_id[int(_read(place, "events", system, name, "id"))] = (system, name)
+            except FileNotFoundError:
+                continue
+    if id not in _by_id:
+        raise FileNotFoundError(errno.ENOENT, "there is no tracepoint with this id", str(id))
+    return _load(place, *_by_id[id])
+
+
+_by_id: dict[int, tuple[str, str]] = {}
+
+
 def tracepoints(system_glob: str, name_glob: str) -> list[Tracepoint]:
     """Every tracepoint that matches two globs, sorted by name.
 

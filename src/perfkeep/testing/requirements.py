@@ -132,6 +132,10 @@ def _perf_tool() -> str | None:
     return _runs("perf", "--version")
 
 
+def _groff() -> str | None:
+    return _runs("groff", "-man", "-Tutf8", "-z", stdin=".TH A 1\n")
+
+
 def _compiler() -> str | None:
     includes = "#include <stdio.h>\n#include <linux/perf_event.h>\n"
     return _runs("cc", "-fsyntax-only", "-x", "c", "-", stdin=includes)
@@ -154,6 +158,17 @@ def _pmu(name: str) -> Callable[[], str | None]:
     return probe
 
 
+def _i386() -> str | None:
+    there = os.path.exists("/proc/sys/abi/vsyscall32")
+    return None if there else "this kernel runs no 32-bit programs of x86"
+
+
+def _seccomp_notification() -> str | None:
+    with open("/proc/sys/kernel/seccomp/actions_avail") as file:
+        known = "user_notif" in file.read().split()
+    return None if known else "this kernel has no seccomp user notification"
+
+
 def _overlay() -> str | None:
     with open("/proc/filesystems") as file:
         known = "overlay" in file.read().split()
@@ -170,9 +185,14 @@ tracefs = Need("tracefs", _tracefs)
 perf_tool = Need("perf_tool", _perf_tool)
 #: cc, with the headers of libc and of the kernel
 compiler = Need("compiler", _compiler)
+#: groff is in PATH, with the man macros
+groff = Need("groff", _groff)
 root = Need("root", _root)
 #: CPU 1 can be taken offline
 cpu_hotplug = Need("cpu_hotplug", _cpu_hotplug)
 kprobes = Need("kprobes", _pmu("kprobe"))
 uprobes = Need("uprobes", _pmu("uprobe"))
 overlay = Need("overlay", _overlay)
+i386 = Need("i386", _i386)
+#: a filter may hand calls to a supervisor
+seccomp_notification = Need("seccomp_notification", _seccomp_notification)

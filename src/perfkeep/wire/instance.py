@@ -1,4 +1,4 @@
-"""Where an instance lives: its socket, and the lock and log beside it.
+"""Where an instance lives: its socket, and the lock, log and sysfs view beside it.
 
 PERFKEEP_SOCKET names the socket; otherwise it is /run/perfkeep/perfkeep.sock for root and
 $XDG_RUNTIME_DIR/perfkeep/perfkeep.sock for everyone else.
@@ -21,7 +21,7 @@ _LONGEST = 107
 class Instance:
     """The paths of one instance."""
 
-    __slots__ = ("directory", "lock", "log", "socket")
+    __slots__ = ("devices", "directory", "lock", "log", "socket")
 
     def __init__(self, socket: str) -> None:
         self.socket = os.path.abspath(socket)
@@ -35,6 +35,8 @@ class Instance:
         self.directory = os.path.dirname(self.socket)
         self.lock = self.socket + ".lock"
         self.log = self.socket + ".log"
+        #: What /sys/bus/event_source/devices would have more on a kernel with persistent events.
+        self.devices = self.socket + ".devices"
 
 
 def current() -> Instance:

@@ -52,10 +52,14 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Ring(msgspec.Struct, frozen=True):
-    """The ring that each CPU of a recording has."""
+    """The ring that each CPU of a recording has.
+
+    One that does not overwrite was mapped writable first: when it is full the newest is lost.
+    """
 
     kind: RingKind
     bytes_per_cpu: Count
+    overwrites: bool = True
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -74,6 +78,8 @@ class Start(msgspec.Struct, frozen=True):
     Without a name the recording is called by its id, as the series called its events.
     `target` says in words what is recorded: "all tasks", "pid 17", "cgroup /x".
     `enable` None leaves the events enabled or not, as each is.
+    `adopted`: the events have their rings already, of the size that `ring` says: the first slot
+    on each CPU owns one, and the others on that CPU write into it.
     """
 
     name: Name | None
@@ -82,6 +88,7 @@ class Start(msgspec.Struct, frozen=True):
     slots: list[Slot]
     target: Text
     enable: bool | None
+    adopted: bool = False
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -168,6 +175,19 @@ class RecordingInfo(msgspec.Struct, frozen=True):
 
 class Recordings(msgspec.Struct, frozen=True):
     recordings: list[RecordingInfo]
+
+
+class EventId(msgspec.Struct, frozen=True):
+    """A kind of event by its id, whatever its CPUs."""
+
+    id: int
+
+
+class EventShown(msgspec.Struct, frozen=True):
+    """A kind of event, and the name of the recording that it belongs or belonged to."""
+
+    recording: str
+    kind: Kind
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -264,6 +284,7 @@ METHODS: dict[str, tuple[type[msgspec.Struct], type[msgspec.Struct]]] = {
     "GetStatus": (Nothing, Status),
     "List": (Nothing, Recordings),
     "Show": (Named, RecordingInfo),
+    "ShowEvent": (EventId, EventShown),
     "Stat": (Named, Stat),
     "Stage": (Nothing, Staged),
     "Start": (Start, Started),

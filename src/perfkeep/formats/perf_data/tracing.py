@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from perfkeep.errors import DataError
 
+#: (system, name, id, text of the format file)
+Tracepoint = tuple[str, str, int, str]
+
 _MAGIC = bytes([23, 8, 68]) + b"tracing"
 _VERSION = b"0.6\0"
 _ID = re.compile(r"^ID: ([0-9]{1,10})$", re.M)
@@ -39,24 +42,33 @@ def _sized(data: bytes) -> bytes:
     return struct.pack("=Q", len(data)) + data
 
 
-def tracing_data(tracepoints: Sequence[tuple[str, str, int, str]]) -> bytes:
+def tracing_data(tracepoints: Sequence[Tracepoint]) -> bytes:
     """The section for these tracepoints: (system, name, id, text of the format file)."""
     little = struct.pack("=H", 1)[0] == 1
     parts = [_MAGIC, _VERSION, bytes([not little, struct.calcsize("P")])]
     parts.append(struct.pack("=I", mmap.PAGESIZE))
     parts += [b"header_page\0", _sized(_HEADER_PAGE), b"header_event\0", _sized(_HEADER_EVENT)]
     parts.append(struct.pack("=I", 0))  # ftrace's own events
-    systems: dict[str, dict[str, str]] = {}
-    for system, name, _, text in tracepoints:
-        systems.setdefault(system, {})[name] = text
-    parts.append(struct.pack("=I", len(systems)))
-    for system, formats in systems.items():
-        parts.append(system.encode() + b"\0" + struct.pack("=I", len(formats)))
-        parts += [_sized(text.encode()) for text in formats.values()]
+    systems = _systems(tracepoints)
+    parts += [struct.pack("=I", len(systems)), *systems]
     parts.append(struct.pack("=I", 0))  # kallsyms: the build ids lead to them
     parts.append(struct.pack("=I", 0))  # printk formats
     parts.append(struct.pack("=Q", 0))  # saved command lines: there are COMM records
     return b"".join(parts)
+
+
+def _systems(tracepoints: Sequence[Tracepoint]) -> list[bytes]:
+    """Each system with the formats of its tracepoints."""
+    systems: dict[str, dict[str, str]] = {}
+    for system, name, _, text in tracepoints:
+        systems.setdefault(system, {})[name] = text
+    return [
+        system.encode()
+        + b"\0"
+        + struct.pack("=I", len(formats))
+        + b"".join(_sized(text.encode()) for text in formats.values())
+        for system, formats in systems.items()
+    ]
 
 
 class _Cursor:
@@ -88,11 +100,44 @@ class _Cursor:
         return self.take(self.number("=Q"))
 
 
-def parse_tracing_data(data: memoryview) -> list[tuple[str, str, int, str]]:
+def parse_tracing_data(data: memoryview) -> list[Tracepoint]:
     """The tracepoints of a TRACING_DATA section: (system, name, id, text of the format file).
 
     Raises:
         DataError: another version, or broken; the offset is the one in the section.
+    """
+    return list(_formats(_at_systems(data)))
+
+
+def with_tracepoints(data: memoryview, added: Sequence[Tracepoint]) -> bytes:
+    """A section as it is, and further tracepoints behind its own; those that it has are left out.
+
+    A system may stand in it twice: readers take formats one by one.
+
+    Raises:
+        DataError: another version, or broken; the offset is the one in the section.
+    """
+    cursor = _at_systems(data)
+    start = cursor.at
+    known = {id for *_, id, _ in _formats(cursor)}
+    (count,) = struct.unpack_from("=I", data, start)
+    systems = _systems([one for one in added if one[2] not in known])
+    return b"".join(
+        [
+            data[:start],
+            struct.pack("=I", count + len(systems)),
+            data[start + 4 : cursor.at],
+            *systems,
+            data[cursor.at :],
+        ]
+    )
+
+
+def _at_systems(data: memoryview) -> _Cursor:
+    """A cursor behind the header, at the number of systems.
+
+    Raises:
+        DataError: another version, or broken.
     """
     cursor = _Cursor(data)
     if cursor.take(len(_MAGIC)) != _MAGIC or cursor.string() not in ("0.5", "0.6"):
@@ -103,10 +148,10 @@ def parse_tracing_data(data: memoryview) -> list[tuple[str, str, int, str]]:
         cursor.sized()
     for _ in range(cursor.number("=I")):
         cursor.sized()
-    return list(_formats(cursor))
+    return cursor
 
 
-def _formats(cursor: _Cursor) -> Iterator[tuple[str, str, int, str]]:
+def _formats(cursor: _Cursor) -> Iterator[Tracepoint]:
     for _ in range(cursor.number("=I")):
         system = cursor.string()
         for _ in range(cursor.number("=I")):

@@ -1,0 +1,165 @@
+"""The PMU `persistent` as sysfs would describe it: a small tree that follows the recordings.
+
+    type          the number for attr.type
+    format/       id, lenient: where their values go in an attr
+    cpumask       the CPUs that are online
+    events/NAME   the terms of each kind of event, with owner and mode of its recording
+
+`perfkeep mount` shows it in /sys. A view that cannot be written disturbs no recording.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+
+from perfkeep.abi.perf_event import PERF_TYPE_PERSISTENT
+from perfkeep.broker.registry import Recording, Registry
+from perfkeep.kernel import cpus
+
+#: What perf's parser takes for the name of an event (tools/perf/util/parse-events.l).
+_FIRST = re.compile(r"[A-Za-z_]")
+_OTHER = re.compile(r"[^A-Za-z0-9_.-]")
+
+# Words that mean something between the slashes of persistent/…/ already, and endings of files
+# that tell perf how to print an event.
+_TAKEN = frozenset(
+    [
+        "id",
+        "lenient",
+        "event",
+        "config",
+        "config1",
+        "config2",
+        "config3",
+        "name",
+        "period",
+        "freq",
+        "branch_type",
+        "time",
+        "call-graph",
+        "stack-size",
+        "max-stack",
+        "nr",
+        "inherit",
+        "no-inherit",
+        "overwrite",
+        "no-overwrite",
+        "percore",
+        "aux-output",
+        "aux-sample-size",
+        "metric-id",
+        "raw",
+    ]
+)
+_ENDINGS = (".scale", ".unit", ".per-pkg", ".snapshot")
+
+_FORMATS = {"id": "config:0-63", "lenient": "config1:0"}
+
+
+def entry_name(text: str) -> str:
+    """The text in letters that perf takes for an event's name. A number alone stays one: that is
+    how the 2014 series listed what an ioctl had made persistent."""
+    if text.isdecimal():
+        return text
+    name = _OTHER.sub("_", text)
+    if not _FIRST.match(name) or name.lower() in _TAKEN:
+        name = "_" + name
+    return name + "_" if name.endswith(_ENDINGS) else name
+
+
+def entries(recording: Recording) -> dict[str, int]:
+    """Name → id of each kind: one alone has the recording's name, several are NAME.EVENT."""
+    kinds = list(recording.kinds.values())
+    if len(kinds) == 1:
+        return {entry_name(recording.name): kinds[0].id}
+    found: dict[str, int] = {}
+    for kind in kinds:
+        name = entry_name(f"{recording.name}.{kind.kind.name.replace('.', '_')}")
+        # perf does not tell upper case from lower.
+        if name.lower() in map(str.lower, found):
+            name = f"{name}.{kind.id}"
+        found[name] = kind.id
+    return found
+
+
+class SysfsView:
+    """The tree, kept beside the instance's socket.
+
+    Args:
+        devices: the folder in which the PMU's folder is; it is made when something changes.
+    """
+
+    def __init__(self, devices: str) -> None:
+        self.root = os.path.join(devices, "persistent")
+        self._shown: dict[int, dict[str, int]] = {}
+        self._taken: dict[str, int] = {}
+
+    def show_all(self, registry: Registry) -> None:
+        """Make the tree say what there is, whatever it said before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._shown.clear()
+        self._taken.clear()
+        for folder in (self.root, f"{self.root}/format", f"{self.root}/events"):
+            os.makedirs(folder, 0o755, exist_ok=True)
+            os.chmod(folder, 0o755)
+        self._write("type", str(PERF_TYPE_PERSISTENT))
+        for name, bits in _FORMATS.items():
+            self._write(f"format/{name}", bits)
+        for recording in registry:
+            self.update(recording)
+        for name in os.listdir(f"{self.root}/events"):
+            if name.lower() not in self._taken:
+                os.unlink(f"{self.root}/events/{name}")
+        self._write("cpumask", cpus.format_list(cpus.online()))
+
+    def update(self, recording: Recording) -> None:
+        """Show a recording as it is now; one without events not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        before = self._shown.pop(recording.id, {})
+        wanted = self._free(entries(recording) if recording.kinds else {}, recording)
+        for name in before.keys() - wanted.keys():
+            self._taken.pop(name.lower(), None)
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.root}/events/{name}")
+        for name, id in wanted.items():
+            if before.get(name) != id:
+                self._write(f"events/{name}", f"id={id:#x},lenient=1", recording)
+            self._taken[name.lower()] = recording.id
+        if wanted:
+            self._shown[recording.id] = wanted
+
+    def _free(self, wanted: dict[str, int], recording: Recording) -> dict[str, int]:
+        """Names that no other recording has; "a b" and "a_b" would get the same."""
+        return {
+            name
+            if self._taken.get(name.lower(), recording.id) == recording.id
+            else f"{name}.{id}": id
+            for name, id in wanted.items()
+        }
+
+    def _write(self, name: str, text: str, of: Recording | None = None) -> None:
+        """Whole or not at all: it is written aside, and gets its owner before its name."""
+        path, aside = f"{self.root}/{name}", f"{self.root}/.new"
+        with open(aside, "w", opener=_create) as file:
+            file.write(text + "\n")
+            if of is None:
+                os.fchmod(file.fileno(), 0o444)
+            else:
+                with suppress(PermissionError):  # who is not root has only recordings of their own
+                    os.fchown(file.fileno(), of.owner.uid, of.gid)
+                os.fchmod(file.fileno(), of.mode)
+        os.rename(aside, path)
+
+
+def _create(path: str, flags: int) -> int:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

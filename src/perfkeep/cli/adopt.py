@@ -1,0 +1,31 @@
+"""`perfkeep adopt`: take over the perf events of a running process, and leave."""
+
+from __future__ import annotations
+
+import argparse
+
+from perfkeep.cli.common import add_events, raise_fd_limit, recording_name, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pid", metavar="PID", type=int, help="of the process, a perf record say")
+    parser.add_argument(
+        "--name", type=recording_name, help="by which it is found again; its id unless given"
+    )
+    add_events(parser, filters=False)
+
+
+def run(options: argparse.Namespace) -> int:
+    from perfkeep.client.adopt import adopt
+
+    raise_fd_limit()
+    recording = adopt(options.pid, options.name, options.events or [])
+    for note in recording.notes:
+        say(note)
+    info = recording.info
+    events = ", ".join(event.event for event in info.events[:3])
+    more = f" and {len(info.events) - 3} more" if len(info.events) > 3 else ""
+    print(f"{info.name} (id {info.id}) records {events}{more}")
+    print(f"look at it:  perfkeep snapshot {info.name}")
+    print(f"end it:      perfkeep claim {info.name}")
+    return 0

@@ -1,0 +1,147 @@
+"""The broker's sysfs view, put where programs look for it.
+
+Either at the literal path, beneath the real PMUs, by two mounts: an overlay that only adds the
+folder `persistent`, and on that folder the broker's tree. Or as a second sysfs of links, for
+programs that honour SYSFS_PATH, as perf does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from perfkeep.client.connection import Shared
+from perfkeep.errors import KernelRefused, UsageError
+from perfkeep.kernel.syscalls import mount, umount
+from perfkeep.wire.instance import Instance
+
+SYSFS = Path("/sys")
+_DEVICES = Path("bus/event_source/devices")
+DEVICES = SYSFS / _DEVICES
+LITERAL = DEVICES / "persistent"
+
+#: The overlay's source in /proc/mounts, by which `umount` knows it.
+_SOURCE = "perfkeep"
+
+# <linux/mount.h>
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096
+_PLAIN = _RDONLY | _NOSUID | _NODEV | _NOEXEC
+
+
+def is_mounted(where: Instance) -> bool:
+    """Whether the literal path shows this instance's events.
+
+    Raises:
+        UsageError: EEXIST: it shows another's.
+    """
+    if not LITERAL.is_dir():
+        return False
+    with suppress(FileNotFoundError):
+        if os.path.samefile(LITERAL, f"{where.devices}/persistent"):
+            return True
+    raise UsageError(
+        f"{LITERAL} is there already, and shows the events of another instance; take it away with: "
+        "perfkeep umount",
+        errno.EEXIST,
+    )
+
+
+def mount_at_literal_path(where: Instance) -> bool:
+    """Show the view in /sys, in this mount namespace and those that follow it.
+
+    Returns:
+        False: it was there before.
+
+    Raises:
+        KernelRefused: EPERM, ENODEV: no right to mount, no overlayfs.
+        UsageError: EEXIST: another instance is shown there.
+    """
+    with Shared():  # a broker, who makes the tree
+        pass
+    if is_mounted(where):
+        return False
+    try:
+        lower = f"lowerdir={_escaped(where.devices)}:{DEVICES}"
+        mount(_SOURCE, str(DEVICES), "overlay", _PLAIN, lower)
+    except OSError as error:
+        raise _refused(error) from error
+    try:
+        mount(f"{where.devices}/persistent", str(LITERAL), "none", _BIND)
+        mount("none", str(LITERAL), "none", _REMOUNT | _BIND | _PLAIN)
+    except OSError as error:
+        umount_from_literal_path()
+        raise _refused(error) from error
+    return True
+
+
+def _escaped(path: str) -> str:
+    """A path among the options of an overlay, where commas and colons separate."""
+    return "".join("\\" + letter if letter in "\\,:" else letter for letter in path)
+
+
+def _refused(error: OSError) -> KernelRefused:
+    number = error.errno or errno.EIO
+    return KernelRefused(
+        number,
+        f"the view cannot be put into {DEVICES} ({error.strerror}); it takes CAP_SYS_ADMIN and "
+        "overlayfs. Without them perfkeep exec shows it to perf through SYSFS_PATH",
+    )
+
+
+def umount_from_literal_path() -> bool:
+    """Take away what `mount_at_literal_path` did. False: there was nothing.
+
+    Raises:
+        OSError: EPERM · EBUSY somebody is in there.
+    """
+    found = False
+    for path in (LITERAL, DEVICES):
+        if path in _mounted():
+            umount(str(path))
+            found = True
+    return found
+
+
+def _mounted() -> set[Path]:
+    """Those of our two mounts that there are: the overlay by its source, and what lies on it."""
+    with open("/proc/self/mountinfo") as file:
+        lines = [line.split() for line in file]
+    # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+    sources = {Path(fields[4]): fields[fields.index("-") + 2] for fields in lines}
+    if sources.get(DEVICES) != _SOURCE:
+        return set()
+    return {path for path in (LITERAL, DEVICES) if path in sources}
+
+
+def second_sysfs(where: Instance) -> str:
+    """A folder that has all that /sys has, and the view: what SYSFS_PATH may name.
+
+    Links to what is there now; made anew each time, beside the instance's socket.
+    """
+    with Shared():
+        pass
+    root = Path(f"{where.socket}.sysfs")
+    _link_all(SYSFS, root, _DEVICES.parts)
+    _link(root / _DEVICES / "persistent", f"{where.devices}/persistent")
+    return str(root)
+
+
+def _link_all(source: Path, target: Path, real: tuple[str, ...]) -> None:
+    """Links to everything in `source`; along the path `real`, folders."""
+    target.mkdir(0o755, exist_ok=True)
+    for name in os.listdir(source):
+        if real and name == real[0]:
+            _link_all(source / name, target / name, real[1:])
+        elif name != "persistent":
+            _link(target / name, str(source / name))
+
+
+def _link(path: Path, to: str) -> None:
+    with suppress(FileNotFoundError):
+        if os.readlink(path) == to:
+            return
+        path.unlink()
+    with suppress(FileExistsError):  # another exec is just as far
+        path.symlink_to(to)

@@ -1,0 +1,262 @@
+"""perf_event_open(2) under `perfkeep exec`."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+
+from perfkeep.abi.perf_event import (
+    PERF_TYPE_PERSISTENT,
+    Attr,
+    Flag,
+    OpenFlag,
+    Software,
+    Type,
+)
+from perfkeep.client.event import PerfEvent, claim, reopen
+from perfkeep.client.recording import infos
+from perfkeep.errors import BrokerError
+from perfkeep.interposer.calls import GO_ON, Answer, NewFd, OpenCall, Refusal
+from perfkeep.interposer.table import Opened, Reopened, Table
+from perfkeep.interposer.unclaim import unclaim
+from perfkeep.kernel import cpus, perf_fd, pmus, process
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.syscalls import perf_event_open
+
+#: config1 of a reopened event, `lenient` in sysfs: on a CPU where the event does not live, one that
+#: never counts, and for samples an event of the caller's own. See perf_persistent(2).
+LENIENT = 1
+
+_ALL_FLAGS = sum(OpenFlag)
+_EXCLUDE = (
+    Flag.EXCLUDE_USER | Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV | Flag.EXCLUDE_IDLE
+    | Flag.EXCLUDE_HOST | Flag.EXCLUDE_GUEST
+)  # fmt: skip
+
+
+def is_ours(call: OpenCall) -> bool:
+    """Whether a kernel would not understand it."""
+    attr = Attr.unpack(call.attr)
+    return attr.type == PERF_TYPE_PERSISTENT or bool(attr.flags & Flag.PERSISTENT)
+
+
+def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> Answer:
+    """An ordinary event: opened here when it is one of a CPU, so that its attr is known if it
+    is unclaimed later. All else goes to the kernel, and so does what cannot be opened, whose
+    errno is the kernel's to say.
+    """
+    if call.pid != -1 or call.cpu < 0 or call.flags & OpenFlag.PID_CGROUP:
+        return GO_ON
+    if not call.caller.has_rights(rights):
+        return GO_ON
+    try:
+        return _open(call, table)
+    except OSError:
+        return GO_ON
+
+
+def persistent(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> Answer:
+    """A call that is ours: it reopens an event, or opens one that persists."""
+    if call.flags & ~_ALL_FLAGS:
+        return Refusal(errno.EINVAL)
+    if not call.caller.has_rights(rights):
+        # The broker would take it for us; with rights of its own it must ask by itself.
+        return Refusal(errno.EACCES)
+    if Attr.unpack(call.attr).type == PERF_TYPE_PERSISTENT:
+        return _reopen(call, table)
+    if call.pid != -1 or call.cpu < 0 or call.flags & OpenFlag.PID_CGROUP:
+        return Refusal(errno.EINVAL)
+    opened = _open(call, table)
+    kernel_id = perf_fd.event_id(opened.fd.fileno())
+    unclaim(opened.fd, table.opened[kernel_id])
+    return replace(opened, undo=partial(claim, opened.fd))
+
+
+# --- opening ----------------------------------------------------------------------------------
+
+
+def _open(call: OpenCall, table: Table) -> NewFd:
+    """Open the event as the program asked for it.
+
+    Raises:
+        OSError: the kernel's errno.
+    """
+    known = Attr.unpack(call.attr).with_flags(off=Flag.PERSISTENT)
+    path = _probed(call, known)
+    # The bytes as they came: the program may know fields that we do not.
+    buffer = bytearray(call.attr)
+    flags = int.from_bytes(buffer[40:48], sys.byteorder) & ~int(Flag.PERSISTENT)
+    buffer[40:48] = flags.to_bytes(8, sys.byteorder)
+    if path is not None:
+        name = ctypes.create_string_buffer(_as_seen_from(call.caller.thread, known, path))
+        buffer[56:64] = ctypes.addressof(name).to_bytes(8, sys.byteorder)
+        known = replace(known, config1=0)
+    group = None if call.group_fd < 0 else process.take_fd(call.caller.thread, call.group_fd)
+    try:
+        leader = -1 if group is None else group.fileno()
+        fd = perf_event_open(bytes(buffer), -1, call.cpu, leader, OpenFlag(call.flags))
+    finally:
+        if group is not None:
+            group.close()
+    text = None if path is None else os.fsdecode(path)
+    _remember(table, fd, Opened(known, call.cpu, call.caller.process, text))
+    return NewFd(fd, call.cloexec)
+
+
+def _remember(table: Table, fd: OwnedFd, opened: Opened) -> None:
+    table.opened[perf_fd.event_id(fd.fileno())] = opened
+
+
+def _probed(call: OpenCall, attr: Attr) -> bytes | None:
+    """What config1 points at when the event is a probe. The kernel would read our memory there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if attr.type <= Type.BREAKPOINT or not attr.config1 or attr.type not in _probe_types():
+        return None
+    return process.read_string(call.caller.thread, attr.config1)
+
+
+def _probe_types() -> set[int]:
+    """attr.type of uprobes and kprobes, on this kernel."""
+    if not _PROBE_TYPES:
+        for name in ("uprobe", "kprobe"):
+            try:
+                _PROBE_TYPES[name] = pmus.type_of(name)
+            except OSError:
+                _PROBE_TYPES[name] = -1
+    return set(_PROBE_TYPES.values())
+
+
+_PROBE_TYPES: dict[str, int] = {}
+
+
+def _as_seen_from(thread: int, attr: Attr, path: bytes) -> bytes:
+    """A file's path, looked up where the program would: its root and directory may be others."""
+    if attr.type != _PROBE_TYPES["uprobe"]:
+        return path
+    start = b"root" if path.startswith(b"/") else b"cwd"
+    return b"/proc/%d/%s/%s" % (thread, start, path.lstrip(b"/"))
+
+
+# --- reopening --------------------------------------------------------------------------------
+
+
+def _reopen(call: OpenCall, table: Table) -> Answer:
+    """PERF_TYPE_PERSISTENT: an fd for the event that runs.
+
+    Raises:
+        OSError: EINVAL bad CPU · EACCES · ENOENT.
+    """
+    asked = Attr.unpack(call.attr)
+    lenient = bool(asked.config1 & LENIENT)
+    id = asked.config
+    if not 0 < id < 1 << 63:
+        return Refusal(errno.ENOENT)
+    try:
+        event = reopen(id, max(call.cpu, -1))
+    except BrokerError as error:
+        if not lenient or error.errno != errno.ENOENT or call.cpu not in cpus.online():
+            raise
+        with _elsewhere(id) as event:
+            told = _alike(asked, event.attr) if asked.sample_period else event.attr
+            return _own(call, table, _nothing(told))
+    with event:
+        if lenient and asked.sample_period:
+            return _own(call, table, _alike(asked, event.attr), event.kind.filter)
+        return _the_same(call, table, event)
+
+
+def _elsewhere(id: int) -> PerfEvent:
+    """The event on the first CPU where it lives.
+
+    Raises:
+        BrokerError: ENOENT: it lives nowhere.
+    """
+    found = [event.cpus[0] for info in infos() for event in info.events if event.id == id]
+    return reopen(id, found[0] if found else 0)
+
+
+def _the_same(call: OpenCall, table: Table, event: PerfEvent) -> NewFd:
+    kernel_id, process_id = event.ids.kernel, call.caller.process
+    known = table.reopened.get(kernel_id)
+    numbers = known.numbers if known else set()
+    table.reopened[kernel_id] = Reopened(
+        Attr.unpack(call.attr).config, call.cpu, event.ring_id, numbers
+    )
+    if kernel_id not in table.opened:
+        table.opened[kernel_id] = Opened(event.attr, call.cpu, 0)
+    _write_back(call, event.attr)
+    return NewFd(event.dup(), call.cloexec, lambda number: numbers.add((process_id, number)))
+
+
+def _nothing(attr: Attr) -> Attr:
+    """An event that never counts and never samples, in place of one that a CPU has not. It is
+    read like the others."""
+    return replace(attr, type=Type.SOFTWARE, config=Software.DUMMY, config1=0, config2=0)
+
+
+def _alike(asked: Attr, running: Attr) -> Attr:
+    """An event of the caller's own that records what the running one does, from now on.
+
+    What perf reads while it is written to must be its own: it pauses a ring to read it, or reads
+    records that are half overwritten, and it wants the ring in its own size and direction.
+
+    Clock, direction and wake-ups are the caller's; what is recorded and how often, the event's.
+    Of the fields of a sample it has what either has.
+    """
+    flags = asked.flags & ~(_EXCLUDE | Flag.FREQ) | running.flags & (_EXCLUDE | Flag.FREQ)
+    return replace(
+        running,
+        flags=flags,
+        sample_type=asked.sample_type | running.sample_type,
+        read_format=asked.read_format,
+        sample_period=running.sample_period or asked.sample_period,
+        wakeup_events=asked.wakeup_events,
+        clockid=asked.clockid,
+        sample_max_stack=asked.sample_max_stack or running.sample_max_stack,
+    )
+
+
+def _own(call: OpenCall, table: Table, attr: Attr, filter: str | None = None) -> NewFd:
+    """Open an event of the caller's own.
+
+    Raises:
+        OSError: the kernel's errno.
+    """
+    fd = perf_event_open(attr, -1, call.cpu, -1, OpenFlag(0))
+    if filter is not None:
+        perf_fd.set_filter(fd.fileno(), filter)
+    _remember(table, fd, Opened(attr, call.cpu, call.caller.process))
+    _write_back(call, attr)
+    return NewFd(fd, call.cloexec)
+
+
+def _write_back(call: OpenCall, running: Attr) -> None:
+    """Tell the caller how to read the event: sample_type, read_format, flags, period and clock.
+
+    The rest of the attr stays as it is. With the event's own type perf would promise to add the
+    formats of tracepoints to its file, and not do so.
+    """
+    asked = Attr.unpack(call.attr)
+    told = replace(
+        asked,
+        sample_type=running.sample_type,
+        read_format=running.read_format,
+        flags=running.flags & ~Flag.DISABLED | asked.flags & Flag.DISABLED,
+        sample_period=running.sample_period,
+        precise_ip=running.precise_ip,
+        clockid=running.clockid,
+    ).pack()
+    # From sample_period to the flags, and the clock where the caller's attr has one.
+    pieces = [(16, 48)] + ([(92, 96)] if len(call.attr) >= 96 else [])
+    for start, end in pieces:
+        try:
+            process.write_memory(call.caller.thread, call.pointer + start, told[start:end])
+        except OSError:
+            pass  # an attr that the program keeps read-only stays as it is

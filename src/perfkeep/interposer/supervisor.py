@@ -1,0 +1,150 @@
+"""The supervisor: answers the calls that the filter hands to it, until the last program is gone.
+
+It runs as the user who started the program, with no privilege that the program has not. Ordinary
+calls are answered in the loop; those that the broker must be asked about in a second thread, so
+that a broker that is slow holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from perfkeep.abi.seccomp import MACHINES
+from perfkeep.errors import Unreachable
+from perfkeep.interposer import ioctls, opening
+from perfkeep.interposer.calls import (
+    GO_ON,
+    Answer,
+    Caller,
+    GoOn,
+    NewFd,
+    Refusal,
+    Value,
+    ioctl_call,
+    open_call,
+)
+from perfkeep.interposer.table import Table
+from perfkeep.kernel import process, seccomp
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.seccomp import Notification
+
+Handler = Callable[[], Answer]
+
+
+def say(text: str) -> None:
+    """One line in the log."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    print(f"{stamp} perfkeep-exec[{os.getpid()}]: {text}", flush=True)
+
+
+class Supervisor:
+    """Answers for one program and all that it starts.
+
+    Args:
+        listener: of the filter that the program is under.
+    """
+
+    def __init__(self, listener: OwnedFd) -> None:
+        self.listener = listener
+        self.rights = process.rights("self")
+        self.table = Table()
+        self._opens: dict[int, int] = {
+            n.arch: n.perf_event_open for n in MACHINES[os.uname().machine]
+        }
+        self._questions: queue.SimpleQueue[tuple[Notification, Handler]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Until every program under the filter has exited."""
+        seccomp.wake_synchronously(self.listener.fileno())
+        threading.Thread(target=self._ask, daemon=True).start()
+        poll = select.poll()
+        poll.register(self.listener.fileno(), select.POLLIN)
+        while True:
+            ((_, bits),) = poll.poll()
+            if bits & select.POLLIN:
+                self._next()
+            elif bits & (select.POLLHUP | select.POLLERR):
+                return
+
+    def _next(self) -> None:
+        call = seccomp.receive(self.listener.fileno())
+        if call is None:
+            return
+        answer: Answer | Handler = GO_ON
+        try:
+            answer = self._plan(Caller(call.pid, partial(self._waits, call)), call)
+        except OSError:
+            pass  # what cannot be read the kernel cannot read either, and says so
+        except Exception as error:
+            say(f"a call was left to the kernel: {error!r}")
+        if isinstance(answer, Answer):
+            self._send(call, answer)
+        else:
+            self._questions.put((call, answer))
+
+    def _plan(self, caller: Caller, call: Notification) -> Answer | Handler:
+        """The answer, or how the broker is asked for it."""
+        if not call.pid:
+            return GO_ON  # in a pid namespace beside ours
+        if call.nr == self._opens.get(call.arch):
+            opened = open_call(caller, call)
+            if opening.is_ours(opened):
+                return partial(opening.persistent, opened, self.table, self.rights)
+            return opening.in_place(opened, self.table, self.rights)
+        control = ioctl_call(caller, call)
+        if ioctls.concerns_us(control, self.table):
+            return partial(ioctls.persistent, control, self.table, self.rights)
+        return GO_ON
+
+    def _waits(self, call: Notification) -> bool:
+        return seccomp.valid(self.listener.fileno(), call.id)
+
+    def _ask(self) -> None:
+        """The second thread."""
+        while True:
+            call, handler = self._questions.get()
+            try:
+                answer = handler()
+            except Unreachable as error:
+                say(str(error))
+                answer = Refusal(errno.EIO)
+            except OSError as error:
+                answer = Refusal(error.errno or errno.EIO)
+            except Exception as error:
+                say(f"a call failed: {error!r}")
+                answer = Refusal(errno.EIO)
+            self._send(call, answer)
+
+    def _send(self, call: Notification, answer: Answer) -> None:
+        listener = self.listener.fileno()
+        if isinstance(answer, GoOn):
+            seccomp.go_on(listener, call.id)
+        elif isinstance(answer, Value):
+            seccomp.answer(listener, call.id, answer.value)
+        elif isinstance(answer, Refusal):
+            seccomp.refuse(listener, call.id, answer.errno)
+        else:
+            self._give(call, answer)
+
+    def _give(self, call: Notification, new: NewFd) -> None:
+        with new.fd:
+            try:
+                number = seccomp.inject(
+                    self.listener.fileno(), call.id, new.fd.fileno(), new.cloexec
+                )
+            except OSError as error:
+                # Killed meanwhile, or it may open no more files.
+                try:
+                    new.undo()
+                except OSError as another:
+                    say(f"an event that nobody took may have stayed: {another}")
+                seccomp.refuse(self.listener.fileno(), call.id, error.errno or errno.EMFILE)
+            else:
+                new.arrived(number)

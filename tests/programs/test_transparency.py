@@ -1,0 +1,335 @@
+"""What is not about persistent events is as it would be without `perfkeep exec`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import perfkeep
+from perfkeep.kernel import cpus
+from perfkeep.testing.requirements import (
+    compiler,
+    i386,
+    perf_events,
+    requires,
+    root,
+    seccomp_notification,
+    uprobes,
+)
+
+from .conftest import (
+    CPU_CLOCK,
+    DISABLE,
+    DUMMY,
+    ENABLE,
+    EXEC,
+    PAUSE_OUTPUT,
+    PERFKEEP,
+    PERIOD,
+    PERSISTENT,
+    SET_OUTPUT,
+    SOFTWARE,
+    TASK_CLOCK,
+    UNCLAIM,
+    Launch,
+    Program,
+)
+
+pytestmark = requires(perf_events, compiler, seccomp_notification)
+
+Eventually = Callable[[Callable[[], object]], None]
+
+#: (type, config, cpu, pid, fields): good and bad, of CPUs, of tasks, of neither.
+OPENS = [
+    (SOFTWARE, CPU_CLOCK, 0, -1, ""),
+    (SOFTWARE, CPU_CLOCK, -1, 0, ""),
+    (SOFTWARE, CPU_CLOCK, -1, -1, ""),
+    (SOFTWARE, CPU_CLOCK, 4000, -1, ""),
+    (SOFTWARE, CPU_CLOCK, -7, -1, ""),
+    (SOFTWARE, CPU_CLOCK, 0, -7, ""),
+    (SOFTWARE, CPU_CLOCK, 0, 1 << 30, ""),
+    (SOFTWARE, 99, 0, -1, ""),
+    (999, 1, 0, -1, ""),
+    (SOFTWARE, CPU_CLOCK, 0, -1, "size=0"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, "size=64"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, "size=63"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, "size=5000"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, f"flags={1 << 40}"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, f"flags={1 << 63}"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, "sample_type=0xffffffffff"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, "read_format=99"),
+    (SOFTWARE, CPU_CLOCK, 0, -1, "period=0xffffffffffffffff"),
+    (5, 0, 0, -1, "config1=0"),
+]
+
+
+def results(program: Program) -> list[object]:
+    """What a program sees of the kernel: fds are only told from errnos."""
+    seen: list[object] = []
+    for type, config, cpu, pid, fields in OPENS:
+        for flags in (0, 8, 1 << 20):
+            line = f"open {type} {config} {cpu} {pid} {flags} -1 {fields}"
+            got = program.ask(line)
+            seen.append((line, "fd" if got >= 0 else got, program.ask("attr size")))
+            if got >= 0:
+                seen.append(("close", program.ask(f"close {got}")))
+    for address in (0, 8, 1 << 46, (1 << 64) - 8):
+        seen.append(
+            (address, program.ask(f"open_at {address - (1 << 64 if address >> 63 else 0)} 0"))
+        )
+    leader = program.open(SOFTWARE, CPU_CLOCK)
+    member = program.ask(f"open {SOFTWARE} {DUMMY} 0 -1 0 {leader}")
+    strange = program.ask(f"open {SOFTWARE} {DUMMY} 0 -1 0 999")
+    other = program.ask(f"open {SOFTWARE} {DUMMY} {cpus.online()[-1]} -1 0 {leader}")
+    seen.append(("group", leader >= 0, member >= 0, strange, other >= 0 or other))
+    task = program.open(SOFTWARE, TASK_CLOCK, -1, pid=0)
+    for fd in (leader, member, task, 0, 999):
+        for command in (ENABLE, DISABLE, PAUSE_OUTPUT, SET_OUTPUT, PERIOD, 0x24FF, 0x5401):
+            for argument in (0, 1, -1, leader, 999):
+                got = program.ioctl(fd, command, argument)
+                seen.append((fd == leader, fd == task, command, argument == leader, got))
+    return seen
+
+
+@pytest.mark.parametrize("linked", ["dynamic", "static"])
+def test_every_open_and_ioctl_gives_what_it_gives_without_us(launch: Launch, linked: str) -> None:
+    assert results(launch(linked)) == results(launch(linked, under=["env"]))
+
+
+def test_it_is_the_same_process_with_the_same_parent_and_no_child(launch: Launch) -> None:
+    client = launch()
+    assert client.ask("pid") == client.process.pid
+    assert client.ask("children") == -errno.ECHILD
+
+
+@pytest.mark.parametrize("how", ["thread", "fork", "vfork"])
+def test_threads_and_children_have_it_as_well(client: Program, how: str) -> None:
+    fd, id = client.unclaimed()
+    assert client.ask(f"in {how} open {PERSISTENT} {id} 0 -1 0 -1") >= 0
+    assert client.ask(f"in {how} ioctl {fd} {UNCLAIM}") == -errno.EEXIST
+    own = client.open(SOFTWARE, CPU_CLOCK)
+    assert client.ask(f"in {how} ioctl {own} {UNCLAIM}") == id + 1
+
+
+def test_what_the_program_executes_has_it_as_well(client: Program) -> None:
+    fd, id = client.unclaimed()
+    client.begin("exec")
+    assert client.process.stdout is not None
+    assert client.process.stdout.readline() == "ready\n"
+    assert client.reopen(id) >= 0
+    # The fd was opened without close-on-exec.
+    assert client.ioctl(fd, UNCLAIM) == -errno.EEXIST
+
+
+def test_fds_close_on_exec_only_if_that_was_asked_for(client: Program) -> None:
+    _, id = client.unclaimed()
+    kept = [client.ask(f"open {type} {id} 0 -1 0 -1") for type in (PERSISTENT, 1)]
+    gone = [client.ask(f"open {type} {id} 0 -1 8 -1") for type in (PERSISTENT, 1)]
+    client.begin("exec")
+    assert client.process.stdout is not None
+    assert client.process.stdout.readline() == "ready\n"
+    assert all(client.ask(f"read {fd}") >= 0 for fd in kept)
+    assert [client.ask(f"read {fd}") for fd in gone] == [-errno.EBADF] * 2
+
+
+def test_a_number_that_is_used_again_means_the_new_file(client: Program) -> None:
+    fd, id = client.unclaimed()
+    again = client.reopen(id)
+    client.ask(f"close {again}")
+    own = client.open(SOFTWARE, CPU_CLOCK)
+    assert own == again
+    assert client.ioctl(own, DISABLE) == 0
+    assert client.ask(f"read {own}") == client.ask(f"read {own}")
+    assert client.ask(f"read {fd}") < client.ask(f"read {fd}")
+
+
+def test_a_fd_is_known_under_every_number(client: Program) -> None:
+    fd = client.open(SOFTWARE, CPU_CLOCK)
+    assert client.ask(f"dup2 {fd} 77") == 77
+    client.ask(f"close {fd}")
+    assert client.ioctl(77, UNCLAIM) > 0
+
+
+def test_a_fd_that_was_passed_over_a_socket_is_known(client: Program) -> None:
+    fd = client.open(SOFTWARE, CPU_CLOCK)
+    client.ask(f"send {fd}")
+    client.ask(f"close {fd}")
+    assert client.ioctl(client.ask("receive"), UNCLAIM) > 0
+
+
+def test_no_call_fails_in_a_storm_of_signals(client: Program) -> None:
+    assert client.ask("alarm 2000") == 0
+
+
+def test_a_pointer_that_changes_meanwhile_gains_nothing(client: Program) -> None:
+    _, id = client.unclaimed()
+    assert client.ask(f"race 3000 {id}") == 0
+    assert len(perfkeep.recordings()) == 1
+
+
+@requires(root)
+def test_a_program_with_other_rights_gets_what_those_allow(launch: Launch) -> None:
+    paranoid = int(Path("/proc/sys/kernel/perf_event_paranoid").read_text())
+    client = launch()
+    fd, id = client.unclaimed()
+    assert client.ask("setuid 65534") == 0
+    opened = client.open(SOFTWARE, CPU_CLOCK)
+    assert opened == -errno.EACCES if paranoid > 0 else opened >= 0
+    assert client.ioctl(fd, UNCLAIM) == -errno.EACCES
+    assert client.reopen(id) == -errno.EACCES
+    assert client.open(SOFTWARE, CPU_CLOCK, 0, f"flags={1 << 41}") == -errno.EACCES
+
+
+@requires(i386)
+def test_32_bit_calls_have_it_as_well(client: Program) -> None:
+    fd = client.ask(f"compat_open 0 {SOFTWARE} {CPU_CLOCK}")
+    assert fd >= 0
+    id = client.ask(f"compat_ioctl {fd} {UNCLAIM}")
+    assert id > 0
+    again = client.ask(f"compat_open 0 {PERSISTENT} {id}")
+    assert client.ask(f"read {fd}") < client.ask(f"read {again}")
+
+
+@requires(uprobes)
+def test_a_probe_s_path_is_read_from_the_program_s_memory(launch: Launch, tmp_path: Path) -> None:
+    type = int(Path("/sys/bus/event_source/devices/uprobe/type").read_text())
+    binary = os.path.realpath(sys.executable)
+    client, plain = launch(), launch(under=["env"])
+    for path in (binary, os.path.relpath(binary), "/does/not/exist", ""):
+        fields = f"uprobe={path} config2=0x1000"
+        got = client.open(type, 0, 0, fields)
+        expected = plain.open(type, 0, 0, fields)
+        assert (got >= 0) == (expected >= 0) and (got >= 0 or got == expected), path
+    fd = client.open(type, 0, 0, f"uprobe={binary} config2=0x1000")
+    assert client.ioctl(fd, UNCLAIM) > 0
+    assert perfkeep.recordings()[0].info.events[0].event == f"uprobe:{binary}:0x1000"
+
+
+# --- the supervisor may die -------------------------------------------------------------------
+
+
+def supervisor_of(program: Program) -> int:
+    """The one process of that name which holds a listener and is no child of anybody here."""
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) == program.process.pid:
+            continue
+        try:
+            command = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            files = [os.readlink(f"/proc/{name}/fd/{fd}") for fd in os.listdir(f"/proc/{name}/fd")]
+        except OSError:
+            continue
+        if b"exec" in command and "anon_inode:seccomp notify" in files:
+            return int(name)
+    raise AssertionError("there is no supervisor")
+
+
+def test_without_its_supervisor_a_program_goes_on_and_trapped_calls_give_ENOSYS(
+    client: Program, eventually: Eventually
+) -> None:
+    fd, _ = client.unclaimed()
+    pid = supervisor_of(client)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert client.open(SOFTWARE, CPU_CLOCK) == -errno.ENOSYS
+    assert client.ioctl(fd, UNCLAIM) == -errno.ENOSYS
+    assert client.ioctl(0, DISABLE) == -errno.ENOSYS
+    assert client.ioctl(fd, ENABLE) == 0  # not trapped
+    assert client.ask(f"read {fd}") > 0
+    assert perfkeep.recordings()[0].info.state == "running"
+
+
+def test_a_call_that_waits_when_the_supervisor_is_killed_gives_ENOSYS(
+    client: Program, eventually: Eventually
+) -> None:
+    pid = supervisor_of(client)
+    os.kill(pid, signal.SIGSTOP)
+    client.begin(f"open {SOFTWARE} {CPU_CLOCK} 0 -1 0 -1")
+    eventually(lambda: b"298 " in Path(f"/proc/{client.process.pid}/syscall").read_bytes()
+               or "seccomp" in Path(f"/proc/{client.process.pid}/wchan").read_text())  # fmt: skip
+    os.kill(pid, signal.SIGKILL)
+    assert client.answer() == -errno.ENOSYS
+
+
+TWO_AT_ONCE = """
+import os, sys, threading
+from perfkeep.abi.perf_event import Attr, PERF_TYPE_PERSISTENT
+from perfkeep.kernel.syscalls import perf_event_open
+
+id = int(sys.argv[1])
+def reopen():
+    perf_event_open(Attr(type=PERF_TYPE_PERSISTENT, config=id), -1, 0).close()
+    print("reopened", flush=True)
+thread = threading.Thread(target=reopen)
+thread.start()
+for _ in range(100):
+    perf_event_open(Attr(type=1), -1, 0).close()
+print("opened", thread.is_alive(), flush=True)
+thread.join()
+"""
+
+
+def test_a_broker_that_hangs_holds_up_no_ordinary_call(client: Program, instance: Path) -> None:
+    _, id = client.unclaimed()
+    broker = int(Path(f"{instance}.lock").read_text().split()[1])
+    os.kill(broker, signal.SIGSTOP)
+    command = [*EXEC, "--no-mount", "--", sys.executable, "-c", TWO_AT_ONCE, str(id)]
+    command.remove("--")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as both:
+        assert both.stdout is not None
+        try:
+            said = both.stdout.readline()
+        finally:
+            os.kill(broker, signal.SIGCONT)
+        assert said == "opened True\n"
+        assert both.stdout.readline() == "reopened\n"
+
+
+def test_the_supervisor_ends_with_the_last_of_its_programs(
+    launch: Launch, eventually: Eventually
+) -> None:
+    client = launch()
+    pid = supervisor_of(client)
+    client.end()
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+# --- as a command -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -TERM $$"], -signal.SIGTERM),
+        (["/does/not/exist"], 127),
+        (["/etc/hostname"], 126),
+    ],
+)
+def test_the_exit_code_is_the_program_s(instance: Path, command: list[str], code: int) -> None:
+    assert subprocess.run([*EXEC, *command], check=False, capture_output=True).returncode == code
+
+
+def test_nothing_to_run_is_said_in_a_sentence(instance: Path) -> None:
+    done = subprocess.run([*PERFKEEP, "exec"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "name a program to run" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_standard_streams_belong_to_the_program_alone(instance: Path) -> None:
+    """A pipe is at its end when the program is, though its supervisor may be there still."""
+    done = subprocess.run(
+        [*EXEC, "sh", "-c", "cat; echo said >&2"],
+        input="given",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("given", "said\n")
