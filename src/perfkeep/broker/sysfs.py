@@ -59,10 +59,7 @@ _FORMATS = {"id": "config:0-63", "lenient": "config1:0"}
 
 
 def entry_name(text: str) -> str:
-    """The text in letters that perf takes for an event's name. A number alone stays one: that is
-    how the 2014 series listed what an ioctl had made persistent."""
-    if text.isdecimal():
-        return text
+    """The text in letters that perf takes for an event's name."""
     name = _OTHER.sub("_", text)
     if not _FIRST.match(name) or name.lower() in _TAKEN:
         name = "_" + name
@@ -70,11 +67,16 @@ def entry_name(text: str) -> str:
 
 
 def entries(recording: Recording) -> dict[str, int]:
-    """Name → id of each kind: one alone has the recording's name, several are NAME.EVENT."""
+    """Name → id of each kind: one alone has the recording's name, several are NAME.EVENT.
+
+    What an ioctl made persistent is listed under its number, as in the 2014 series, and once
+    more as perf takes it: "5" and "_5".
+    """
     kinds = list(recording.kinds.values())
     if len(kinds) == 1:
-        return {entry_name(recording.name): kinds[0].id}
-    found: dict[str, int] = {}
+        found = {entry_name(recording.name): kinds[0].id}
+        return found | ({recording.name: kinds[0].id} if recording.name.isdecimal() else {})
+    found = {}
     for kind in kinds:
         name = entry_name(f"{recording.name}.{kind.kind.name.replace('.', '_')}")
         # perf does not tell upper case from lower.
