@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from perfkeep.abi import perf_event as abi
+from perfkeep.abi import seccomp
 from perfkeep.kernel import syscalls
 from perfkeep.testing.requirements import compiler, requires
 
@@ -28,7 +29,10 @@ INCLUDES = """
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
 #include <linux/perf_event.h>
+#include <linux/seccomp.h>
 #include <linux/time.h>
 """
 
@@ -47,6 +51,10 @@ PREFIXES: dict[type[enum.IntEnum] | type[enum.IntFlag], str] = {
     abi.OpenFlag: "PERF_FLAG_",
     abi.Ioctl: "PERF_EVENT_IOC_",
     abi.ClockId: "CLOCK_",
+    seccomp.AuditArch: "AUDIT_ARCH_",
+    seccomp.FilterFlag: "SECCOMP_FILTER_FLAG_",
+    seccomp.Ret: "SECCOMP_RET_",
+    seccomp.AddFd: "SECCOMP_ADDFD_FLAG_",
 }
 
 #: Bits of attr's flag word that no header has.
@@ -61,6 +69,23 @@ ALONE = {
     "PERF_ATTR_SIZE_VER0": abi.ATTR_SIZE_VER0,
     "_IO('$', 8)": abi.PERF_EVENT_IOC_UNCLAIM,
     "_IO('$', 9)": abi.PERF_EVENT_IOC_CLAIM,
+    "SECCOMP_SET_MODE_FILTER": seccomp.SECCOMP_SET_MODE_FILTER,
+    "SECCOMP_IOCTL_NOTIF_RECV": seccomp.SECCOMP_IOCTL_NOTIF_RECV,
+    "SECCOMP_IOCTL_NOTIF_SEND": seccomp.SECCOMP_IOCTL_NOTIF_SEND,
+    "SECCOMP_IOCTL_NOTIF_ID_VALID": seccomp.SECCOMP_IOCTL_NOTIF_ID_VALID,
+    "SECCOMP_IOCTL_NOTIF_ADDFD": seccomp.SECCOMP_IOCTL_NOTIF_ADDFD,
+    "SECCOMP_IOW(4, __u64)": seccomp.SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+    "SECCOMP_USER_NOTIF_FLAG_CONTINUE": seccomp.SECCOMP_USER_NOTIF_FLAG_CONTINUE,
+    "sizeof(struct seccomp_notif)": seccomp.NOTIF.size,
+    "sizeof(struct seccomp_notif_resp)": seccomp.NOTIF_RESP.size,
+    "sizeof(struct seccomp_notif_addfd)": seccomp.NOTIF_ADDFD.size,
+    "sizeof(struct sock_filter)": seccomp.SOCK_FILTER.size,
+    "offsetof(struct seccomp_data, nr)": seccomp.DATA_NR,
+    "offsetof(struct seccomp_data, arch)": seccomp.DATA_ARCH,
+    "offsetof(struct seccomp_data, args)": seccomp.DATA_ARGS,
+    "BPF_LD | BPF_W | BPF_ABS": seccomp.Bpf.LD_W_ABS,
+    "BPF_JMP | BPF_JEQ | BPF_K": seccomp.Bpf.JEQ_K,
+    "BPF_RET | BPF_K": seccomp.Bpf.RET_K,
     "offsetof(struct perf_event_mmap_page, data_head)": abi.DATA_HEAD_OFFSET,
     "offsetof(struct perf_event_mmap_page, data_tail)": abi.DATA_TAIL_OFFSET,
     "offsetof(struct perf_event_mmap_page, data_offset)": abi.DATA_OFFSET_OFFSET,
@@ -177,3 +202,6 @@ def test_unions_have_the_names_that_the_attr_s_docstring_gives(tmp_path: Path) -
 def test_the_system_call_s_number_is_the_header_s(tmp_path: Path) -> None:
     number = syscalls._PERF_EVENT_OPEN[platform.machine()]
     assert values(["SYS_perf_event_open"], tmp_path) == {"SYS_perf_event_open": number}
+    numbers = seccomp.MACHINES[platform.machine()][0]
+    assert number == numbers.perf_event_open
+    assert values(["SYS_ioctl"], tmp_path) == {"SYS_ioctl": numbers.ioctl}

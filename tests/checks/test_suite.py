@@ -53,7 +53,8 @@ def test_an_instance_asked_for(instance):
 LEFT = {
     "test_a_fd": "1 × /dev/null is open",
     "test_a_socket": "1 × socket:[",
-    "test_a_child": "(sleep 1000) was not waited for",
+    # In the middle of execve(2) a process has no arguments for a moment.
+    "test_a_child": " was not waited for",
     "test_a_detached_process": "(sleep 1000) goes on",
     "test_an_instance": "broker/__main__.py",
 }
