@@ -5,6 +5,8 @@
 PYTHON ?= python3
 # How many processes run the tests.
 JOBS ?= 2
+# How long the fuzzer runs.
+SECONDS ?= 600
 # More for pytest: make test ARGS="-k ring -x"
 ARGS ?=
 
@@ -13,11 +15,12 @@ UV := env -u VIRTUAL_ENV UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv 
 STAMP := .venv/.made-by$(subst /,-,-$(PYTHON))
 NATIVE := src/perfkeep/records/_walk.c
 
-.PHONY: help setup system test demo bench lock clean
+.PHONY: help setup system test fuzz demo bench lock clean
 
 help:
 	@echo 'make setup   .venv with perfkeep in it; quick when nothing changed'
 	@echo 'make test    all tests and checks             (ARGS="-k ring -x" for pytest)'
+	@echo 'make fuzz    random calls under perfkeep exec, ten minutes (SECONDS=60 for one)'
 	@echo 'make demo    the main job, on the real events of this machine'
 	@echo 'make bench   each figure beside its peer'
 	@echo 'make system  perf, groff, a C compiler, headers, by apt-get, if one is missing (root)'
@@ -63,6 +66,10 @@ system:
 
 test: setup
 	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+fuzz: setup
+	@PERFKEEP_FUZZ_SECONDS=$(SECONDS) .venv/bin/python -m pytest -q -s -o faulthandler_timeout=0 \
+	  tests/programs/test_fuzz.py $(ARGS)
 
 demo: setup
 	@.venv/bin/perfkeep demo

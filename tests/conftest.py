@@ -218,3 +218,25 @@ def eventually() -> Eventually:
             select.select([], [], [], 0.005)
 
     return wait
+
+
+class Running:
+    """The instance that this test talks to; its daemons start with the first request."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+
+    def pids(self) -> tuple[int, int]:
+        """Of the broker and of the keeper, as the lock names them."""
+        deadline = time.monotonic() + 15
+        # While it is being written it is empty for a moment.
+        while len(words := Path(f"{self.socket}.lock").read_text().split()) < 4:
+            assert time.monotonic() < deadline, "the lock names nobody"
+        return int(words[1]), int(words[3])
+
+
+@pytest.fixture
+def running(instance: Path) -> Iterator[Running]:
+    """This test's instance; the process's connection to it is closed afterwards."""
+    yield Running(instance)
+    disconnect()

@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 
 import perfkeep
 from perfkeep.abi.records import Record
-from perfkeep.client import connection
 from perfkeep.client.snapshot import Snapshot
 from perfkeep.formats.perf_data import reader
 from perfkeep.records.sample import Layout
@@ -26,21 +24,6 @@ NOBODY = 65534
 TRACEFS = Path("/sys/kernel/tracing")
 
 AsNobody = Callable[[Callable[[], object]], Any]
-
-
-class Running:
-    """The instance that this test talks to; its daemons start with the first request."""
-
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
-
-    def pids(self) -> tuple[int, int]:
-        """Of the broker and of the keeper, as the lock names them."""
-        deadline = time.monotonic() + 15
-        # While it is being written it is empty for a moment.
-        while len(words := Path(f"{self.socket}.lock").read_text().split()) < 4:
-            assert time.monotonic() < deadline, "the lock names nobody"
-        return int(words[1]), int(words[3])
 
 
 # Each system call carries a number, so a sample that is missing is seen. Commands: how many calls
@@ -179,13 +162,6 @@ def caller() -> Iterator[Callable[..., Caller]]:
 
 
 @pytest.fixture
-def running(instance: Path) -> Iterator[Running]:
-    """This test's instance; the process's connection to it is closed afterwards."""
-    yield Running(instance)
-    connection.disconnect()
-
-
-@pytest.fixture
 def as_nobody() -> AsNobody:
     """Calls a function in a child that has given up root; gives what it returns."""
 
@@ -211,5 +187,5 @@ def as_nobody() -> AsNobody:
 
 
 @pytest.fixture
-def flight(running: Running) -> Iterator[perfkeep.Recording]:
+def flight(running: object) -> Iterator[perfkeep.Recording]:
     yield perfkeep.start("flight", ["cpu-clock/freq=100/"], cpus=[0], ring="64K")

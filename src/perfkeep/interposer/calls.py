@@ -120,8 +120,7 @@ def open_call(caller: Caller, call: Notification) -> OpenCall:
     """Raises: OSError: what the attr should be cannot be read, or is no attr."""
     pointer, pid, cpu, group_fd, flags, _ = call.args
     attr = process.read_memory(caller.thread, pointer, ATTR_SIZE)
-    _, size = _HEAD.unpack_from(attr)
-    size = size or ATTR_SIZE_VER0
+    size = (_HEAD.unpack_from(attr)[1] if len(attr) >= _HEAD.size else 0) or ATTR_SIZE_VER0
     if not ATTR_SIZE_VER0 <= size <= _LONGEST_ATTR:
         raise OSError(errno.E2BIG, "no size that an attr has")
     if size > ATTR_SIZE:

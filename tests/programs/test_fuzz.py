@@ -1,0 +1,89 @@
+"""Random calls under `perfkeep exec`: whatever a program does, nobody hangs, leaks or crashes.
+
+PERFKEEP_FUZZ_SECONDS says for how long (`make fuzz` takes ten minutes), PERFKEEP_FUZZ_SEED
+repeats a run's calls, though not how its threads met.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import perfkeep
+from perfkeep.client import connection
+from perfkeep.errors import BrokerError
+from perfkeep.testing.requirements import compiler, perf_events, requires, seccomp_notification
+
+from .conftest import EXEC, HERE, compile_c
+
+pytestmark = requires(perf_events, compiler, seccomp_notification)
+
+Eventually = Callable[[Callable[[], object]], None]
+
+SECONDS = int(os.environ.get("PERFKEEP_FUZZ_SECONDS", "4"))
+SEED = int(os.environ.get("PERFKEEP_FUZZ_SEED") or secrets.randbits(32))
+
+
+def files_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def supervisors(socket: Path) -> list[int]:
+    """Processes of this instance that hold a listener."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if f"PERFKEEP_SOCKET={socket}".encode() in Path(f"/proc/{name}/environ").read_bytes():
+                files = os.listdir(f"/proc/{name}/fd")
+                links = {os.readlink(f"/proc/{name}/fd/{file}") for file in files}
+                found += [int(name)] if "anon_inode:seccomp notify" in links else []
+        except OSError:
+            continue
+    return found
+
+
+def claim_all() -> None:
+    """The rings of what was unclaimed would fill the machine; and who claims meanwhile is one
+    more that the program does not expect."""
+    for recording in perfkeep.recordings():
+        try:
+            recording.claim()
+        except BrokerError:
+            continue  # the program was faster
+
+
+def test_no_program_brings_anybody_down(
+    running: Any, tmp_path: Path, eventually: Eventually
+) -> None:
+    perfkeep.start("untouched", ["cpu-clock/freq=100/"], ring="64K").claim()
+    flight = perfkeep.start("flight", ["cpu-clock/freq=100/"], ring="64K")
+    before = [(pid, files_of(pid)) for pid in running.pids()]
+    fuzz = compile_c(HERE / "fuzz.c", tmp_path / "fuzz")
+    command = [*EXEC, str(fuzz), str(SEED), str(SECONDS)]
+    print("seed", SEED)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        while True:
+            try:
+                code = program.wait(2)
+                break
+            except subprocess.TimeoutExpired:
+                claim_all()
+                flight = perfkeep.start("flight", ["cpu-clock/freq=100/"], ring="64K")
+        assert program.stdout is not None
+        calls = int(program.stdout.read())
+    assert code == 0 and calls > 100 * SECONDS
+    eventually(lambda: not supervisors(running.socket))
+    claim_all()
+    flight = perfkeep.start("flight", ["cpu-clock/freq=100/"], ring="64K")
+    assert flight.info.state == "running"
+    connection.disconnect()
+    log = Path(f"{running.socket}.log").read_text()
+    assert "Error" not in log and "Traceback" not in log and "gone" not in log, log
+    assert [pid for pid, _ in before] == list(running.pids())
+    # Closed in a thread, so a moment later.
+    for pid, files in before:
+        eventually(lambda pid=pid, files=files: files_of(pid) <= files)
