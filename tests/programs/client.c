@@ -15,6 +15,7 @@
  *     compat_open CPU, compat_ioctl FD COMMAND  (the 32-bit system calls of x86)
  *     race COUNT             reopen and ordinary open, while a thread changes the attr's type
  *     alarm COUNT            opens under a storm of signals
+ *     filter FD TEXT
  *     children, pid, env NAME
  */
 #define _GNU_SOURCE
@@ -280,6 +281,8 @@ static long run(char *line)
 	if (!strcmp(line, "env")) return getenv(rest) != NULL;
 	if (!strcmp(line, "mmap") && sscanf(rest, "%li %li %c", &a, &b, &letter))
 		return map(a, b, letter);
+	if (!strcmp(line, "filter"))
+		return result(ioctl(atoi(rest), PERF_EVENT_IOC_SET_FILTER, strchr(rest, ' ') + 1));
 	sscanf(rest, "%li %li %li", &a, &b, &c);
 	if (!strcmp(line, "ioctl")) return result(ioctl(a, b, c));
 	if (!strcmp(line, "read")) return read(a, words, sizeof words) < 0 ? -errno : (long)words[0];

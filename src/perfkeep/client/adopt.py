@@ -1,8 +1,9 @@
 """Takes over the perf events of a running process, rings included, so that they outlive it.
 
 What the events are comes, in this order, from the perf.data file that `perf record` has open (it
-writes attrs and ids before it enables anything), or from what the caller says, with the layout of
-records deduced from what is in the rings.
+writes attrs and ids before it enables anything), from the supervisor of `perfkeep exec` when the
+process runs under it, or from what the caller says, with the layout of records deduced from what
+is in the rings.
 
 `perf record` disables its events when it is ended by SIGINT or SIGTERM, for whoever has them;
 ended by SIGKILL it does not.
@@ -32,7 +33,7 @@ from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.kernel import cpus
 from perfkeep.records import deduce
 from perfkeep.records.deduce import Written
-from perfkeep.wire import messages
+from perfkeep.wire import instance, messages, supervisors
 
 #: Of each ring, to find out how its records are laid out.
 _LOOKED_AT = 64 << 10
@@ -69,6 +70,8 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
     file = _file_of(pid)
     found = taken.take(pid, frozenset(id for one in file for id in one.all_ids))
     try:
+        if not file:
+            file = _of_supervisors(found)
         notes = _left_out(found)
         if file:
             rings = _of_file(found, file, notes)
@@ -210,6 +213,22 @@ def _file_of(pid: int) -> list[EventDesc]:
             if found := _kinds_in(f"/proc/{pid}/fd/{name}"):
                 return found
     return []
+
+
+def _of_supervisors(found: Taken) -> list[EventDesc]:
+    """The kinds of event of a process under `perfkeep exec`; none if any of them is not known."""
+    ids = [event.kernel_id for ring in found.rings for event in ring.events]
+    known = supervisors.ask(instance.current(), ids)
+    if set(ids) - known.keys():
+        return []
+    kinds: dict[tuple[bytes, str | None], EventDesc] = {}
+    for id in ids:
+        one = known[id]
+        attr = Attr.unpack(one.attr)
+        kind = kinds.setdefault((one.attr, one.path), EventDesc("", attr, {}, None))
+        kind.ids.setdefault(one.cpu, []).append(id)
+    found.known = frozenset(ids)
+    return list(kinds.values())
 
 
 def _kinds_in(path: str) -> list[EventDesc]:

@@ -114,7 +114,7 @@ def _become_supervisor(link: socket.socket, where: Instance) -> None:
     _, fds, _, _ = socket.recv_fds(link, 1, 1)
     if not fds:
         return  # the program could not be put under the filter
-    supervisor = Supervisor(OwnedFd(fds[0]))
+    supervisor = Supervisor(OwnedFd(fds[0]), where)
     link.sendall(b"!")
     link.close()
     supervisor.run()

@@ -11,13 +11,16 @@ import errno
 import os
 import queue
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from perfkeep.abi.seccomp import MACHINES
-from perfkeep.errors import Unreachable
+from perfkeep.errors import BrokerError, KernelRefused, PerfkeepError
 from perfkeep.interposer import ioctls, opening
 from perfkeep.interposer.calls import (
     GO_ON,
@@ -34,6 +37,9 @@ from perfkeep.interposer.table import Table
 from perfkeep.kernel import process, seccomp
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.seccomp import Notification
+from perfkeep.wire import supervisors
+from perfkeep.wire.instance import Instance
+from perfkeep.wire.supervisors import Known
 
 Handler = Callable[[], Answer]
 
@@ -49,10 +55,12 @@ class Supervisor:
 
     Args:
         listener: of the filter that the program is under.
+        where: the instance whose events the program uses.
     """
 
-    def __init__(self, listener: OwnedFd) -> None:
+    def __init__(self, listener: OwnedFd, where: Instance) -> None:
         self.listener = listener
+        self.where = where
         self.rights = process.rights("self")
         self.table = Table()
         self._opens: dict[int, int] = {
@@ -64,6 +72,19 @@ class Supervisor:
         """Until every program under the filter has exited."""
         seccomp.wake_synchronously(self.listener.fileno())
         threading.Thread(target=self._ask, daemon=True).start()
+        try:
+            asked = supervisors.listen(self.where)
+        except OSError as error:
+            say(f"perfkeep adopt will have to be told what is opened here: {error}")
+            self._answer_all()
+            return
+        threading.Thread(target=self._tell, args=(asked,), daemon=True).start()
+        try:
+            self._answer_all()
+        finally:
+            supervisors.close(asked)
+
+    def _answer_all(self) -> None:
         poll = select.poll()
         poll.register(self.listener.fileno(), select.POLLIN)
         while True:
@@ -112,7 +133,10 @@ class Supervisor:
             call, handler = self._questions.get()
             try:
                 answer = handler()
-            except Unreachable as error:
+            except (BrokerError, KernelRefused) as error:
+                answer = Refusal(error.errno or errno.EIO)
+            except PerfkeepError as error:
+                # No broker, and none can be started.
                 say(str(error))
                 answer = Refusal(errno.EIO)
             except OSError as error:
@@ -121,6 +145,20 @@ class Supervisor:
                 say(f"a call failed: {error!r}")
                 answer = Refusal(errno.EIO)
             self._send(call, answer)
+
+    def _tell(self, asked: socket.socket) -> None:
+        """The third thread: `perfkeep adopt` asks what it was that we opened."""
+        while True:
+            try:
+                supervisors.serve(asked, self._known)
+            except (OSError, msgspec.MsgspecError) as error:
+                if asked.fileno() < 0:
+                    return
+                say(f"somebody who asked was cut off: {error}")
+
+    def _known(self, kernel_id: int) -> Known | None:
+        opened = self.table.opened.get(kernel_id)
+        return opened and Known(kernel_id, opened.attr.pack(), opened.cpu, opened.path)
 
     def _send(self, call: Notification, answer: Answer) -> None:
         listener = self.listener.fileno()
