@@ -12,12 +12,15 @@ _CANNOT_RUN, _NOT_FOUND = 126, 127
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "perfkeep exec [-h] [--no-mount] -- COMMAND [ARG ...]"
     parser.add_argument(
         "--no-mount",
         action="store_true",
         help="do not put the events into /sys for COMMAND by a mount namespace of its own",
     )
-    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
+    parser.add_argument(
+        "command", metavar="COMMAND", nargs=argparse.REMAINDER, help="and its arguments"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

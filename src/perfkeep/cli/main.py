@@ -46,7 +46,7 @@ VERBS = {
     "stop": ("claim", "the same as claim"),
     "exec": ("exec", "run a program that may use persistent events itself"),
     "mount": ("mount", "show the persistent events in /sys, system-wide"),
-    "umount": ("umount", "take them out of /sys again"),
+    "umount": ("umount", "take the persistent events out of /sys again"),
     "status": ("status", "show the broker and the keeper"),
     "doctor": ("doctor", "find out what this machine lets you record"),
     "demo": ("demo", "try it all on this machine's real events"),

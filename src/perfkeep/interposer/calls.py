@@ -74,15 +74,20 @@ class Caller:
         self.waits = waits
 
     @cached_property
+    def status(self) -> bytes:
+        """Raises: OSError."""
+        return process.status(self.thread)
+
+    @cached_property
     def process(self) -> int:
         """Its tgid. Raises: OSError."""
-        return process.process_of(self.thread)
+        return process.process_in(self.status)
 
     def has_rights(self, rights: tuple[bytes | str, ...]) -> bool:
         """Whether it may do just what a thread with these may; False as well when that cannot
         be found out."""
         try:
-            return process.rights(self.thread) == rights and self.waits()
+            return process.rights(self.thread, self.status) == rights and self.waits()
         except OSError:
             return False
 

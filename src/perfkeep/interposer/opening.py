@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 import sys
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,8 @@ from perfkeep.kernel.syscalls import perf_event_open
 LENIENT = 1
 
 _ALL_FLAGS = sum(OpenFlag)
+_TYPE_AND_FLAGS = struct.Struct("=I36xQ")
+_PERSISTENT = int(Flag.PERSISTENT)
 _EXCLUDE = (
     Flag.EXCLUDE_USER | Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV | Flag.EXCLUDE_IDLE
     | Flag.EXCLUDE_HOST | Flag.EXCLUDE_GUEST
@@ -39,9 +42,9 @@ _EXCLUDE = (
 
 
 def is_ours(call: OpenCall) -> bool:
-    """Whether a kernel would not understand it."""
-    attr = Attr.unpack(call.attr)
-    return attr.type == PERF_TYPE_PERSISTENT or bool(attr.flags & Flag.PERSISTENT)
+    """Whether a kernel would not understand it: the type, and the flags 40 bytes into the attr."""
+    type, flags = _TYPE_AND_FLAGS.unpack_from(call.attr)
+    return type == PERF_TYPE_PERSISTENT or bool(flags & _PERSISTENT)
 
 
 def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> Answer:

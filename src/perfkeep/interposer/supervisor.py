@@ -61,7 +61,7 @@ class Supervisor:
     def __init__(self, listener: OwnedFd, where: Instance) -> None:
         self.listener = listener
         self.where = where
-        self.rights = process.rights("self")
+        self.rights = process.rights("self", process.status("self"))
         self.table = Table()
         self._opens: dict[int, int] = {
             n.arch: n.perf_event_open for n in MACHINES[os.uname().machine]

@@ -89,35 +89,44 @@ def take_fd(thread: int, number: int) -> OwnedFd:
         return pidfd_getfd(pidfd, number)
 
 
-def _status(thread: int) -> bytes:
-    with open(f"/proc/{thread}/status", "rb", buffering=0) as file:
-        return file.read(16 << 10)
-
-
 def process_of(thread: int) -> int:
     """The process that a thread belongs to (tgid).
 
     Raises:
         OSError: ESRCH, ENOENT: it is gone.
     """
-    return int(_status(thread).partition(b"\nTgid:\t")[2].split(b"\n", 1)[0])
+    return process_in(status(thread))
 
 
-def rights(thread: int | str) -> tuple[bytes | str, ...]:
+def process_in(status: bytes) -> int:
+    """The same, of a status that was read before."""
+    return int(status.partition(b"\nTgid:\t")[2].split(b"\n", 1)[0])
+
+
+def status(thread: int | str) -> bytes:
+    """/proc/TID/status of a thread, or of "self".
+
+    Raises:
+        OSError: ESRCH, ENOENT: it is gone.
+    """
+    with open(f"/proc/{thread}/status", "rb", buffering=0) as file:
+        return file.read(16 << 10)
+
+
+def rights(thread: int | str, status: bytes) -> tuple[bytes | str, ...]:
     """All that the kernel may look at when this thread asks for something: user and group ids,
     groups, capabilities, namespaces of users and pids, the label of a security module. Two
     threads with equal rights may do the same.
 
     Args:
         thread: its id, or "self".
+        status: its status now.
 
     Raises:
         OSError: ENOENT, ESRCH: it is gone; EACCES: we may not look.
     """
-    with open(f"/proc/{thread}/status", "rb", buffering=0) as file:
-        lines = file.read(16 << 10).split(b"\n")
     wanted = (b"Uid:", b"Gid:", b"Groups:", b"CapEff:")
-    found: list[bytes | str] = [line for line in lines if line.startswith(wanted)]
+    found: list[bytes | str] = [line for line in status.split(b"\n") if line.startswith(wanted)]
     found += [os.readlink(f"/proc/{thread}/ns/{kind}") for kind in ("user", "pid")]
     try:
         with open(f"/proc/{thread}/attr/current", "rb", buffering=0) as file:
