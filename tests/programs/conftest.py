@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,6 +97,20 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return target
 
     return build
+
+
+def supervisors(socket: Path) -> list[int]:
+    """Processes of this instance that hold a listener."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if f"PERFKEEP_SOCKET={socket}".encode() in Path(f"/proc/{name}/environ").read_bytes():
+                files = os.listdir(f"/proc/{name}/fd")
+                links = {os.readlink(f"/proc/{name}/fd/{file}") for file in files}
+                found += [int(name)] if "anon_inode:seccomp notify" in links else []
+        except OSError:
+            continue
+    return found
 
 
 Launch = Callable[..., Program]

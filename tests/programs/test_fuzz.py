@@ -18,7 +18,7 @@ from perfkeep.client import connection
 from perfkeep.errors import BrokerError
 from perfkeep.testing.requirements import compiler, perf_events, requires, seccomp_notification
 
-from .conftest import EXEC, HERE, compile_c
+from .conftest import EXEC, HERE, compile_c, supervisors
 
 pytestmark = requires(perf_events, compiler, seccomp_notification)
 
@@ -30,20 +30,6 @@ SEED = int(os.environ.get("PERFKEEP_FUZZ_SEED") or secrets.randbits(32))
 
 def files_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def supervisors(socket: Path) -> list[int]:
-    """Processes of this instance that hold a listener."""
-    found = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            if f"PERFKEEP_SOCKET={socket}".encode() in Path(f"/proc/{name}/environ").read_bytes():
-                files = os.listdir(f"/proc/{name}/fd")
-                links = {os.readlink(f"/proc/{name}/fd/{file}") for file in files}
-                found += [int(name)] if "anon_inode:seccomp notify" in links else []
-        except OSError:
-            continue
-    return found
 
 
 def claim_all() -> None:
@@ -85,5 +71,4 @@ def test_no_program_brings_anybody_down(
     assert "Error" not in log and "Traceback" not in log and "gone" not in log, log
     assert [pid for pid, _ in before] == list(running.pids())
     # Closed in a thread, so a moment later.
-    for pid, files in before:
-        eventually(lambda pid=pid, files=files: files_of(pid) <= files)
+    eventually(lambda: all(files_of(pid) <= files for pid, files in before))

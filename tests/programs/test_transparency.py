@@ -40,6 +40,7 @@ from .conftest import (
     UNCLAIM,
     Launch,
     Program,
+    supervisors,
 )
 
 pytestmark = requires(perf_events, compiler, seccomp_notification)
@@ -215,26 +216,11 @@ def test_a_probe_s_path_is_read_from_the_program_s_memory(launch: Launch, tmp_pa
 # --- the supervisor may die -------------------------------------------------------------------
 
 
-def supervisor_of(program: Program) -> int:
-    """The one process of that name which holds a listener and is no child of anybody here."""
-    for name in os.listdir("/proc"):
-        if not name.isdecimal() or int(name) == program.process.pid:
-            continue
-        try:
-            command = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-            files = [os.readlink(f"/proc/{name}/fd/{fd}") for fd in os.listdir(f"/proc/{name}/fd")]
-        except OSError:
-            continue
-        if b"exec" in command and "anon_inode:seccomp notify" in files:
-            return int(name)
-    raise AssertionError("there is no supervisor")
-
-
 def test_without_its_supervisor_a_program_goes_on_and_trapped_calls_give_ENOSYS(
-    client: Program, eventually: Eventually
+    client: Program, instance: Path, eventually: Eventually
 ) -> None:
     fd, _ = client.unclaimed()
-    pid = supervisor_of(client)
+    (pid,) = supervisors(instance)
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{pid}").exists())
     assert client.open(SOFTWARE, CPU_CLOCK) == -errno.ENOSYS
@@ -246,9 +232,9 @@ def test_without_its_supervisor_a_program_goes_on_and_trapped_calls_give_ENOSYS(
 
 
 def test_a_call_that_waits_when_the_supervisor_is_killed_gives_ENOSYS(
-    client: Program, eventually: Eventually
+    client: Program, instance: Path, eventually: Eventually
 ) -> None:
-    pid = supervisor_of(client)
+    (pid,) = supervisors(instance)
     os.kill(pid, signal.SIGSTOP)
     client.begin(f"open {SOFTWARE} {CPU_CLOCK} 0 -1 0 -1")
     eventually(lambda: b"298 " in Path(f"/proc/{client.process.pid}/syscall").read_bytes()
@@ -292,10 +278,10 @@ def test_a_broker_that_hangs_holds_up_no_ordinary_call(client: Program, instance
 
 
 def test_the_supervisor_ends_with_the_last_of_its_programs(
-    launch: Launch, eventually: Eventually
+    launch: Launch, instance: Path, eventually: Eventually
 ) -> None:
     client = launch()
-    pid = supervisor_of(client)
+    (pid,) = supervisors(instance)
     client.end()
     eventually(lambda: not Path(f"/proc/{pid}").exists())
 
