@@ -54,7 +54,7 @@ def test_a_recording_goes_through_its_whole_life(cli: Any, tmp_path: Path) -> No
     assert cli("start", "tour", *EVENTS, "--ring", "64K", "-g").code == 0
     (listed,) = cli("ls", "--json").json
     assert listed["name"] == "tour" and listed["state"] == "running"
-    assert listed["ring"] == {"kind": "backward", "bytes_per_cpu": 65536}
+    assert listed["ring"] == {"kind": "backward", "bytes_per_cpu": 65536, "overwrites": True}
     assert listed["owner"]["pid"] == os.getpid() and listed["owner"]["user"] == "root"
     assert [one["event"] for one in listed["events"]] == EVENTS[1::2]
     assert all(one["cpus"] == list(cpus.online()) for one in listed["events"])

@@ -15,7 +15,7 @@
  *     compat_open CPU, compat_ioctl FD COMMAND  (the 32-bit system calls of x86)
  *     race COUNT             reopen and ordinary open, while a thread changes the attr's type
  *     alarm COUNT            opens under a storm of signals
- *     filter FD TEXT
+ *     filter FD TEXT, period FD N
  *     children, pid, env NAME
  */
 #define _GNU_SOURCE
@@ -290,6 +290,11 @@ static long run(char *line)
 	if (!strcmp(line, "close")) return result(close(a));
 	if (!strcmp(line, "dup2")) return result(dup2(a, b));
 	if (!strcmp(line, "setuid")) return result(setuid(a));
+	if (!strcmp(line, "period")) {
+		uint64_t period = b;
+
+		return result(ioctl(a, PERF_EVENT_IOC_PERIOD, &period));
+	}
 	if (!strcmp(line, "send")) return send_fd(a);
 	if (!strcmp(line, "receive")) return receive_fd();
 	if (!strcmp(line, "pid")) return getpid();

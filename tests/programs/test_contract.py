@@ -151,12 +151,13 @@ def test_claim_of_what_is_not_persistent_EINVAL(client: Program) -> None:
 # --- reopening --------------------------------------------------------------------------------
 
 
-def test_a_reopened_event_is_the_same_running_event(launch: Launch) -> None:
-    first = launch()
+@pytest.mark.parametrize("linked", ["dynamic", "static"])
+def test_a_reopened_event_is_the_same_running_event(launch: Launch, linked: str) -> None:
+    first = launch(linked)
     fd, id = first.unclaimed()
     before = first.ask(f"read {fd}")
     first.end()
-    second = launch()
+    second = launch(linked)
     again = second.reopen(id)
     assert second.ask(f"read {again}") > before
 

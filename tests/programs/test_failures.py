@@ -28,6 +28,7 @@ from .conftest import (
     CLAIM,
     CPU_CLOCK,
     EXEC,
+    PERIOD,
     PERSISTENT,
     RING,
     SOFTWARE,
@@ -40,7 +41,7 @@ pytestmark = requires(perf_events, compiler, seccomp_notification)
 
 Eventually = Callable[[Callable[[], object]], None]
 
-SET_FILTER = 0x40082406
+REFRESH, SET_FILTER, SET_BPF = 0x2402, 0x40082406, 0x40042408
 
 
 @pytest.fixture
@@ -127,6 +128,16 @@ def test_an_event_in_another_s_ring_cannot_be_mapped_EBUSY(client: Program) -> N
     assert client.ask(f"mmap {client.reopen(first.id)} {RING} r") == 0
     got = client.ask(f"mmap {client.reopen(second.id)} {RING} r")
     assert got == -errno.EBUSY or (got == 0 and os.uname().release < "6.17")
+
+
+def test_whoever_has_control_may_set_a_period_and_a_program(client: Program) -> None:
+    """As far as the kernel goes along: its answers are those of an ordinary event."""
+    fd = client.open(SOFTWARE, CPU_CLOCK, 0, "period=1000000", "sample_type=3")
+    again = client.reopen(client.ioctl(fd, UNCLAIM))
+    plain = client.open(SOFTWARE, CPU_CLOCK, 0, "period=1000000", "sample_type=3")
+    for command, argument in ((PERIOD, 0), (SET_BPF, 999), (SET_BPF, -1), (REFRESH, 1)):
+        assert client.ioctl(again, command, argument) == client.ioctl(plain, command, argument)
+    assert client.ask(f"period {again} 5000000") == 0
 
 
 @requires(tracefs)

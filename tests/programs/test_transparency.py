@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -75,7 +76,7 @@ def results(program: Program) -> list[object]:
     """What a program sees of the kernel: fds are only told from errnos."""
     seen: list[object] = []
     for type, config, cpu, pid, fields in OPENS:
-        for flags in (0, 8, 1 << 20):
+        for flags in (0, 8, 1 << 20, 1 << 40 | 8):
             line = f"open {type} {config} {cpu} {pid} {flags} -1 {fields}"
             got = program.ask(line)
             seen.append((line, "fd" if got >= 0 else got, program.ask("attr size")))
@@ -186,6 +187,29 @@ def test_a_program_with_other_rights_gets_what_those_allow(launch: Launch) -> No
     assert client.ioctl(fd, UNCLAIM) == -errno.EACCES
     assert client.reopen(id) == -errno.EACCES
     assert client.open(SOFTWARE, CPU_CLOCK, 0, f"flags={1 << 41}") == -errno.EACCES
+
+
+@requires(root)
+@pytest.mark.parametrize(
+    "less",
+    [
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
+        ["setpriv", "--bounding-set=-perfmon,-sys_admin", "--inh-caps=-perfmon,-sys_admin"],
+        ["unshare", "--user", "--map-root-user"],
+        ["unshare", "--pid", "--fork"],
+    ],
+    ids=" ".join,
+)
+def test_whatever_a_program_gives_up_its_supervisor_does_not_give_back(
+    launch: Launch, less: list[str]
+) -> None:
+    plain, under = launch(under=less), launch(under=[*EXEC, *less])
+    calls = [f"open {SOFTWARE} {CPU_CLOCK} {cpu} {pid} 0 -1" for cpu, pid in ((0, -1), (-1, 0))]
+    seen = [[min(program.ask(call), 0) for call in calls] for program in (plain, under)]
+    assert seen[0] == seen[1]
+    refused = -errno.EACCES
+    assert under.open(SOFTWARE, CPU_CLOCK, 0, f"flags={1 << 41}") == refused
+    assert under.reopen(1) == refused
 
 
 @requires(i386)
@@ -319,3 +343,52 @@ def test_standard_streams_belong_to_the_program_alone(instance: Path) -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("given", "said\n")
+
+
+_LOOK = """
+import json, os, resource, signal, sys
+status = open("/proc/self/status").read().splitlines()
+wanted = ("Sig", "Shd", "Umask", "PPid", "Uid", "Gid", "Cap", "Groups", "NoNewPrivs")
+json.dump({
+    "fds": sorted(f for f in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{f}")),
+    "environ": open("/proc/self/environ").read().split(chr(0)),
+    "status": [line for line in status if line.startswith(wanted)],
+    "limits": [resource.getrlimit(n) for n in range(16)],
+    "where": [os.getcwd(), os.getpgrp() == int(sys.argv[1]), os.getsid(0)],
+}, sys.stdout)
+"""
+
+
+@requires(root)
+@pytest.mark.parametrize("environment", [{}, {"LANG": "C"}, {"LC_ALL": "C"}, {"LC_CTYPE": "POSIX"}])
+def test_a_program_finds_everything_as_it_would_without_us(
+    instance: Path, environment: dict[str, str]
+) -> None:
+    """Files, environment, signals, limits, rights. Python itself changes some of them."""
+    names = ("PERFKEEP_SOCKET", "PATH", "VIRTUAL_ENV")
+    environment = environment | {name: os.environ[name] for name in names if name in os.environ}
+    look = [
+        "/bin/sh",
+        "-c",
+        'exec "$0" -I -S -c "$1" "$2"',
+        sys.executable,
+        _LOOK,
+        str(os.getpgrp()),
+    ]
+    seen = [
+        subprocess.run(
+            [*before, *look], env=environment, capture_output=True, text=True, check=True,
+            restore_signals=True,
+        ).stdout
+        for before in ([], EXEC)
+    ]  # fmt: skip
+    assert json.loads(seen[0]) == json.loads(seen[1])
+
+
+def test_no_signal_is_ignored_that_would_not_be_without_us(instance: Path) -> None:
+    look = ["grep", "-E", "^(Sig|Shd)", "/proc/self/status"]
+    seen = [
+        subprocess.run([*before, *look], capture_output=True, text=True, check=True).stdout
+        for before in ([], EXEC)
+    ]
+    assert seen[0] == seen[1] != ""

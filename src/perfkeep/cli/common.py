@@ -137,9 +137,22 @@ def as_json(info: RecordingInfo) -> dict[str, object]:
         },
         "mode": f"{info.mode:04o}",
         "group": group_name(info.gid),
-        "ring": {"kind": info.ring.kind, "bytes_per_cpu": info.ring.bytes_per_cpu},
+        "ring": {
+            "kind": info.ring.kind,
+            "bytes_per_cpu": info.ring.bytes_per_cpu,
+            "overwrites": info.ring.overwrites,
+        },
         "events": [{"id": e.id, "event": e.event, "cpus": e.cpus} for e in info.events],
     }
+
+
+def print_made(info: RecordingInfo, last: str = "") -> None:
+    """What was just made, and what can be done with it."""
+    events = ", ".join(event.event for event in info.events[:3])
+    more = f" and {len(info.events) - 3} more" if len(info.events) > 3 else ""
+    print(f"{info.name} (id {info.id}) records {events}{more}")
+    print(f"look at it:  perfkeep snapshot {info.name}{last}")
+    print(f"end it:      perfkeep claim {info.name}")
 
 
 def print_json(document: object) -> None:

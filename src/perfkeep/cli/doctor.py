@@ -96,6 +96,34 @@ def _seccomp() -> Finding:
     return Finding("ok", "seccomp", "a filter is active" if _filtered() else "no filter")
 
 
+def _programs() -> Finding:
+    """What `perfkeep exec` needs."""
+    from perfkeep.interposer.filter import abis
+
+    what = "perfkeep exec"
+    try:
+        abis(os.uname().machine)
+        known = _read("/proc/sys/kernel/seccomp/actions_avail").split()
+    except OSError as error:
+        return _with_cure("warn", what, error, "use the library or the command line instead")
+    if "user_notif" not in known:
+        return Finding("warn", what, "this kernel has no seccomp user notification",
+                       "a kernel from 5.14 on, with CONFIG_SECCOMP_FILTER")  # fmt: skip
+    if os.geteuid() and _yama() != "0":
+        return Finding("warn", what, f"reaches COMMAND but not what it starts: "
+                       f"kernel.yama.ptrace_scope is {_yama()}",
+                       "sudo sysctl kernel.yama.ptrace_scope=0")  # fmt: skip
+    mounts = "CAP_SYS_ADMIN" in _have() and "overlay" in _read("/proc/filesystems").split()
+    return Finding("ok", what, f"shows events by {'a mount' if mounts else 'SYSFS_PATH'}")
+
+
+def _yama() -> str:
+    try:
+        return _read("/proc/sys/kernel/yama/ptrace_scope")
+    except FileNotFoundError:
+        return "0"  # a kernel without Yama
+
+
 def _have() -> list[str]:
     effective = int(_status("CapEff"), 16)
     return [name for name, bit in _CAPABILITIES.items() if effective >> bit & 1]
@@ -248,6 +276,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _tracefs,
     _hardware,
     _seccomp,
+    _programs,
     _walk,
     _perf,
     _instance,

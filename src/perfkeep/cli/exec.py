@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("name a program to run: perfkeep exec -- perf stat -e persistent/NAME/ -a")
     where = instance.current()
     launcher.put_under_supervision(where)
-    launcher.show_events(where, may_mount=not options.no_mount)
+    defaults = launcher.show_events(where, may_mount=not options.no_mount)
     try:
-        launcher.become(command)
+        launcher.become(command, defaults)
     except OSError as error:
         say(f"{command[0]}: {error.strerror}")
         return _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_RUN

@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"owner    {user_name(owner.uid)}, group {group_name(info.gid)}, mode {info.mode:04o}")
     print(f"by       pid {owner.pid}: {owner.command}")
     print(f"records  {info.target}")
-    print(f"ring     {format_size(info.ring.bytes_per_cpu)} per CPU, {info.ring.kind}")
+    full = "" if info.ring.overwrites else ", stops when it is full"
+    print(f"ring     {format_size(info.ring.bytes_per_cpu)} per CPU, {info.ring.kind}{full}")
     rows = [[str(e.id), format_list(e.cpus), e.event] for e in info.events]
     print(render(["ID", "CPUS", "EVENT"], rows, right=(0,)))
     return 0

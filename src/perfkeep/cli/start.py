@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, need_events, raise_fd_limit, recording_name, say
+from perfkeep.cli.common import (
+    add_events,
+    need_events,
+    print_made,
+    raise_fd_limit,
+    recording_name,
+    say,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +45,5 @@ def run(options: argparse.Namespace) -> int:
     )
     for note in recording.notes:
         say(note)
-    info = recording.info
-    events = ", ".join(event.event for event in info.events[:3])
-    more = f" and {len(info.events) - 3} more" if len(info.events) > 3 else ""
-    print(f"{info.name} (id {info.id}) records {events}{more}")
-    print(f"look at it:  perfkeep snapshot {info.name} --last 10s")
-    print(f"end it:      perfkeep claim {info.name}")
+    print_made(recording.info, last=" --last 10s")
     return 0

@@ -28,6 +28,10 @@ def _numbers(one: messages.ProcessStatus) -> dict[str, int]:
     return {"pid": one.pid, "rss_bytes": one.rss_bytes, "cpu_ms": one.cpu_ms}
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def run(options: argparse.Namespace) -> int:
     got = cast(messages.Status, call("GetStatus", messages.Nothing())[0])
     if options.json:
@@ -48,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"instance   {_instance(got.socket)} (perfkeep {got.version})")
     print(f"socket     {got.socket}")
     print(f"log        {got.log}")
-    print(f"holds      {got.recordings} recordings, {got.events} events", end="")
-    print(f", {format_size(got.ring_bytes)} of rings")
+    holds = f"{_count(got.recordings, 'recording')}, {_count(got.events, 'event')}"
+    print(f"holds      {holds}, {format_size(got.ring_bytes)} of rings")
     for name, one in (("broker", got.broker), ("keeper", got.keeper)):
         rss = format_size(one.rss_bytes)
         print(f"{name}     pid {one.pid}, {rss} resident, {one.cpu_ms} ms of CPU time")

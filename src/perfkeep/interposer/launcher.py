@@ -121,29 +121,36 @@ def _become_supervisor(link: socket.socket, where: Instance) -> None:
     os._exit(0)
 
 
-def show_events(where: Instance, may_mount: bool = True) -> None:
+def show_events(where: Instance, may_mount: bool = True) -> dict[str, str]:
     """Put the sysfs view before the program: at the literal path if it is there or can be put
     there for this program alone, by SYSFS_PATH otherwise.
+
+    Returns:
+        What the program's environment needs, unless it is set already.
     """
     from perfkeep.client import connection, sysfs
 
     try:
         try:
             if sysfs.is_mounted(where):
-                return
+                return {}
             if may_mount:
                 unshare_mounts()
                 sysfs.mount_at_literal_path(where)
-                return
+                return {}
         except OSError:
             pass  # no right to mount, no overlayfs, or another instance's events are there
-        os.environ.setdefault("SYSFS_PATH", sysfs.second_sysfs(where))
+        return {"SYSFS_PATH": sysfs.second_sysfs(where)}
     finally:
         connection.disconnect()
 
 
-def become(command: list[str]) -> NoReturn:
-    """execvp(3).
+def become(command: list[str], defaults: dict[str, str]) -> NoReturn:
+    """execvp(3), with the environment and the signals that this process was started with, which
+    Python has changed since: it ignores SIGPIPE, and sets LC_CTYPE in the C locale.
+
+    Args:
+        defaults: environment variables, for those that are not set.
 
     Raises:
         UsageError: nothing to run.
@@ -151,4 +158,10 @@ def become(command: list[str]) -> NoReturn:
     """
     if not command:
         raise UsageError("name a program to run: perfkeep exec -- perf stat -a")
-    os.execvp(command[0], command)
+    with open("/proc/self/environ", "rb") as file:
+        pairs = [line.partition(b"=")[::2] for line in file.read().split(b"\0") if line]
+    environment = {os.fsencode(name): os.fsencode(value) for name, value in defaults.items()}
+    environment.update(pairs)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    os.execvpe(command[0], command, environment)

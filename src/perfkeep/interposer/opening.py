@@ -33,6 +33,7 @@ from perfkeep.kernel.syscalls import perf_event_open
 LENIENT = 1
 
 _ALL_FLAGS = sum(OpenFlag)
+_OF_A_CPU = _ALL_FLAGS - OpenFlag.PID_CGROUP
 _TYPE_AND_FLAGS = struct.Struct("=I36xQ")
 _PERSISTENT = int(Flag.PERSISTENT)
 _EXCLUDE = (
@@ -52,7 +53,7 @@ def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> A
     is unclaimed later. All else goes to the kernel, and so does what cannot be opened, whose
     errno is the kernel's to say.
     """
-    if call.pid != -1 or call.cpu < 0 or call.flags & OpenFlag.PID_CGROUP:
+    if call.pid != -1 or call.cpu < 0 or call.flags & ~_OF_A_CPU:
         return GO_ON
     if not call.caller.has_rights(rights):
         return GO_ON

@@ -119,3 +119,23 @@ def test_only_what_blocks_recording_makes_doctor_fail(
     assert capsys.readouterr().out.splitlines() == [
         "ok    one      1", f"{verdict:4}  another  2", "               → do this",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("actions", "yama", "uid", "verdict", "says"),
+    [
+        ("kill_process user_notif allow", "0", 1000, "ok", "SYSFS_PATH"),
+        ("kill_process allow", "0", 0, "warn", "no seccomp user notification"),
+        ("user_notif", "1", 1000, "warn", "ptrace_scope is 1"),
+        ("user_notif", "1", 0, "ok", "SYSFS_PATH"),
+    ],
+)
+def test_what_exec_can_do_here_is_said(
+    monkeypatch: pytest.MonkeyPatch, actions: str, yama: str, uid: int, verdict: str, says: str
+) -> None:
+    texts = {"actions_avail": actions, "ptrace_scope": yama, "filesystems": "nodev overlay"}
+    monkeypatch.setattr(doctor, "_read", lambda path: texts[path.rpartition("/")[2]])
+    monkeypatch.setattr(doctor, "_have", list)
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    got = doctor._programs()
+    assert got.verdict == verdict and says in got.found

@@ -122,7 +122,7 @@ def test_a_recording_has_just_the_documented_members() -> None:
         "owner": {"uid": 0, "user": "root", "pid": 17, "command": "perfkeep start n"},
         "mode": "0600",
         "group": "root",
-        "ring": {"kind": "backward", "bytes_per_cpu": 4096},
+        "ring": {"kind": "backward", "bytes_per_cpu": 4096, "overwrites": True},
         "events": [{"id": 3, "event": "cpu-clock", "cpus": [0, 1]}],
     }
 
