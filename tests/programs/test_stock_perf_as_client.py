@@ -23,6 +23,7 @@ from perfkeep.testing.requirements import (
     root,
     seccomp_notification,
     tracefs,
+    uprobes,
 )
 
 from .conftest import EXEC, PERFKEEP, SOFTWARE, Launch
@@ -169,14 +170,38 @@ def test_perf_record_samples_a_tracepoint_and_convert_gives_its_fields(
     assert "prev_comm=" in said.stdout and "sched:sched_switch:" in said.stdout
 
 
+def test_perf_record_of_a_command_records_that_command(
+    flight: perfkeep.Recording, tmp_path: Path
+) -> None:
+    file = tmp_path / "perf.data"
+    busy = [sys.executable, "-I", "-S", "-c", "sum(range(20_000_000))"]
+    perf("record", "-o", str(file), "-e", "persistent/flight/", *busy)
+    said = subprocess.run(
+        ["perf", "script", "-i", str(file), "-F", "comm", "-G"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    names = said.stdout.split()
+    assert len(names) > 20 and all(name.startswith(("python", "perf")) for name in names)
+
+
+@requires(uprobes)
+def test_perf_records_a_probe(instance: Path, tmp_path: Path) -> None:
+    with open("/bin/true", "rb") as binary:
+        begins = int.from_bytes(binary.read(32)[24:], "little")  # e_entry
+    perfkeep.start("begin", [f"uprobe:/bin/true:{begins:#x}"], ring="64K")
+    file = tmp_path / "perf.data"
+    perf("record", "-o", str(file), "-e", "persistent/begin/", "-a", "/bin/true")
+    assert samples(file) == {"persistent/begin/": 1}
+
+
 def test_a_filter_holds_for_what_perf_records(instance: Path, tmp_path: Path) -> None:
-    pid = os.getpid()
-    perfkeep.start("mine", [("sched:sched_switch", f"prev_pid == {pid}")], ring="64K")
-    file = recorded(tmp_path, "-e", "persistent/mine/")
+    with heartbeat(0) as pid:
+        perfkeep.start("mine", [("sched:sched_switch", f"prev_pid == {pid}")], ring="64K")
+        file = recorded(tmp_path, "-e", "persistent/mine/")
     said = subprocess.run(
         ["perf", "script", "-i", str(file), "-F", "tid"], capture_output=True, text=True, check=True
     )
-    assert set(said.stdout.split()) <= {str(pid)}
+    assert set(said.stdout.split()) == {str(pid)}
 
 
 def test_several_kinds_of_one_recording_are_recorded_apart(instance: Path, tmp_path: Path) -> None:

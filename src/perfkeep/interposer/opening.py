@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 
+from perfkeep import events
 from perfkeep.abi.perf_event import (
     PERF_TYPE_PERSISTENT,
     Attr,
@@ -27,13 +28,14 @@ from perfkeep.interposer.unclaim import unclaim
 from perfkeep.kernel import cpus, perf_fd, pmus, process
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.syscalls import perf_event_open
+from perfkeep.wire.messages import Kind
 
 #: config1 of a reopened event, `lenient` in sysfs: on a CPU where the event does not live, one that
 #: never counts, and for samples an event of the caller's own. See perf_persistent(2).
 LENIENT = 1
 
-_ALL_FLAGS = sum(OpenFlag)
-_OF_A_CPU = _ALL_FLAGS - OpenFlag.PID_CGROUP
+#: Those that make sense for an event of a CPU.
+_OF_A_CPU = sum(OpenFlag) - OpenFlag.PID_CGROUP
 _TYPE_AND_FLAGS = struct.Struct("=I36xQ")
 _PERSISTENT = int(Flag.PERSISTENT)
 _EXCLUDE = (
@@ -65,14 +67,14 @@ def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> A
 
 def persistent(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> Answer:
     """A call that is ours: it reopens an event, or opens one that persists."""
-    if call.flags & ~_ALL_FLAGS:
+    if call.flags & ~_OF_A_CPU:
         return Refusal(errno.EINVAL)
     if not call.caller.has_rights(rights):
         # The broker would take it for us; with rights of its own it must ask by itself.
         return Refusal(errno.EACCES)
     if Attr.unpack(call.attr).type == PERF_TYPE_PERSISTENT:
         return _reopen(call, table)
-    if call.pid != -1 or call.cpu < 0 or call.flags & OpenFlag.PID_CGROUP:
+    if call.pid != -1 or call.cpu < 0:
         return Refusal(errno.EINVAL)
     opened = _open(call, table)
     kernel_id = perf_fd.event_id(opened.fd.fileno())
@@ -162,18 +164,36 @@ def _reopen(call: OpenCall, table: Table) -> Answer:
     id = asked.config
     if not 0 < id < 1 << 63:
         return Refusal(errno.ENOENT)
+    if lenient and asked.sample_period:
+        return _sampling(call, table, id, asked)
     try:
         event = reopen(id, max(call.cpu, -1))
     except BrokerError as error:
-        if not lenient or error.errno != errno.ENOENT or call.cpu not in cpus.online():
+        if not lenient or not _lives_elsewhere(call, error):
             raise
         with _elsewhere(id) as event:
-            told = _alike(asked, event.attr) if asked.sample_period else event.attr
-            return _own(call, table, _nothing(told))
+            return _own(call, table, _nothing(event.attr))
     with event:
-        if lenient and asked.sample_period:
-            return _own(call, table, _alike(asked, event.attr), event.kind.filter)
         return _the_same(call, table, event)
+
+
+def _sampling(call: OpenCall, table: Table, id: int, asked: Attr) -> NewFd:
+    """For who asks for samples: an event of the caller's own, of all tasks or of one, like the
+    persistent one."""
+    try:
+        # Of a task, on whatever CPU it runs, is a thing that the persistent event is not.
+        event = reopen(id, call.cpu) if call.cpu >= 0 or call.pid < 0 else _elsewhere(id)
+    except BrokerError as error:
+        if not _lives_elsewhere(call, error):
+            raise
+        with _elsewhere(id) as event:
+            return _own(call, table, _nothing(_alike(asked, event.attr)))
+    with event:
+        return _own(call, table, _alike(asked, event.attr), event.kind)
+
+
+def _lives_elsewhere(call: OpenCall, error: BrokerError) -> bool:
+    return error.errno == errno.ENOENT and call.cpu in cpus.online()
 
 
 def _elsewhere(id: int) -> PerfEvent:
@@ -227,16 +247,24 @@ def _alike(asked: Attr, running: Attr) -> Attr:
     )
 
 
-def _own(call: OpenCall, table: Table, attr: Attr, filter: str | None = None) -> NewFd:
-    """Open an event of the caller's own.
+def _own(call: OpenCall, table: Table, attr: Attr, like: Kind | None = None) -> NewFd:
+    """Open an event of the caller's own, for the task that it named.
+
+    Args:
+        like: the persistent event's kind, for what its attr does not say: a probe's file, a filter.
 
     Raises:
         OSError: the kernel's errno.
     """
-    fd = perf_event_open(attr, -1, call.cpu, -1, OpenFlag(0))
-    if filter is not None:
-        perf_fd.set_filter(fd.fileno(), filter)
-    _remember(table, fd, Opened(attr, call.cpu, call.caller.process))
+    task = call.caller.thread if call.pid == 0 else call.pid
+    path = events.parse(like.event)[0].path if like and attr.type in _probe_types() else None
+    name = None if path is None else ctypes.create_string_buffer(os.fsencode(path))
+    there = attr if name is None else replace(attr, config1=ctypes.addressof(name))
+    fd = perf_event_open(there, task, call.cpu, -1, OpenFlag(0))
+    if like and like.filter is not None:
+        perf_fd.set_filter(fd.fileno(), like.filter)
+    if task == -1:
+        _remember(table, fd, Opened(attr, call.cpu, call.caller.process, path))
     _write_back(call, attr)
     return NewFd(fd, call.cloexec)
 
