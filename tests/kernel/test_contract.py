@@ -335,6 +335,14 @@ def reopen_errno(id: int) -> tuple[str, int | None]:
     return "", None
 
 
+def reopen_words(id: int) -> str:
+    try:
+        perfkeep.reopen(id, 0).close()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 @requires(root)
 def test_another_user_cannot_even_connect_EACCES(
     event: PerfEvent, instance: Path, as_nobody: Callable[[Callable[[], object]], object]
@@ -343,6 +351,7 @@ def test_another_user_cannot_even_connect_EACCES(
     instance.parent.chmod(0o711)
     assert stat.S_IMODE(instance.stat().st_mode) & 0o077 == 0
     assert as_nobody(lambda: reopen_errno(id)) == ["PermissionError", errno.EACCES]
+    assert str(instance) in str(as_nobody(lambda: reopen_words(id)))
 
 
 @requires(root)

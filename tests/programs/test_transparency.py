@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -32,7 +31,6 @@ from .conftest import (
     ENABLE,
     EXEC,
     PAUSE_OUTPUT,
-    PERFKEEP,
     PERIOD,
     PERSISTENT,
     SET_OUTPUT,
@@ -308,87 +306,3 @@ def test_the_supervisor_ends_with_the_last_of_its_programs(
     (pid,) = supervisors(instance)
     client.end()
     eventually(lambda: not Path(f"/proc/{pid}").exists())
-
-
-# --- as a command -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [
-        (["true"], 0),
-        (["sh", "-c", "exit 7"], 7),
-        (["sh", "-c", "kill -TERM $$"], -signal.SIGTERM),
-        (["/does/not/exist"], 127),
-        (["/etc/hostname"], 126),
-    ],
-)
-def test_the_exit_code_is_the_program_s(instance: Path, command: list[str], code: int) -> None:
-    assert subprocess.run([*EXEC, *command], check=False, capture_output=True).returncode == code
-
-
-def test_nothing_to_run_is_said_in_a_sentence(instance: Path) -> None:
-    done = subprocess.run([*PERFKEEP, "exec"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "name a program to run" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_standard_streams_belong_to_the_program_alone(instance: Path) -> None:
-    """A pipe is at its end when the program is, though its supervisor may be there still."""
-    done = subprocess.run(
-        [*EXEC, "sh", "-c", "cat; echo said >&2"],
-        input="given",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("given", "said\n")
-
-
-_LOOK = """
-import json, os, resource, signal, sys
-status = open("/proc/self/status").read().splitlines()
-wanted = ("Sig", "Shd", "Umask", "PPid", "Uid", "Gid", "Cap", "Groups", "NoNewPrivs")
-json.dump({
-    "fds": sorted(f for f in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{f}")),
-    "environ": open("/proc/self/environ").read().split(chr(0)),
-    "status": [line for line in status if line.startswith(wanted)],
-    "limits": [resource.getrlimit(n) for n in range(16)],
-    "where": [os.getcwd(), os.getpgrp() == int(sys.argv[1]), os.getsid(0)],
-}, sys.stdout)
-"""
-
-
-@requires(root)
-@pytest.mark.parametrize("environment", [{}, {"LANG": "C"}, {"LC_ALL": "C"}, {"LC_CTYPE": "POSIX"}])
-def test_a_program_finds_everything_as_it_would_without_us(
-    instance: Path, environment: dict[str, str]
-) -> None:
-    """Files, environment, signals, limits, rights. Python itself changes some of them."""
-    names = ("PERFKEEP_SOCKET", "PATH", "VIRTUAL_ENV")
-    environment = environment | {name: os.environ[name] for name in names if name in os.environ}
-    look = [
-        "/bin/sh",
-        "-c",
-        'exec "$0" -I -S -c "$1" "$2"',
-        sys.executable,
-        _LOOK,
-        str(os.getpgrp()),
-    ]
-    seen = [
-        subprocess.run(
-            [*before, *look], env=environment, capture_output=True, text=True, check=True,
-            restore_signals=True,
-        ).stdout
-        for before in ([], EXEC)
-    ]  # fmt: skip
-    assert json.loads(seen[0]) == json.loads(seen[1])
-
-
-def test_no_signal_is_ignored_that_would_not_be_without_us(instance: Path) -> None:
-    look = ["grep", "-E", "^(Sig|Shd)", "/proc/self/status"]
-    seen = [
-        subprocess.run([*before, *look], capture_output=True, text=True, check=True).stdout
-        for before in ([], EXEC)
-    ]
-    assert seen[0] == seen[1] != ""

@@ -31,9 +31,7 @@ def run(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise UsageError("name a program to run: perfkeep exec -- perf stat -e persistent/NAME/ -a")
-    where = instance.current()
-    launcher.put_under_supervision(where)
-    defaults = launcher.show_events(where, may_mount=not options.no_mount)
+    defaults = launcher.prepare(instance.current(), may_mount=not options.no_mount)
     try:
         launcher.become(command, defaults)
     except OSError as error:

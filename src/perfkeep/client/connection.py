@@ -136,8 +136,10 @@ def _try_connect(path: str) -> socket.socket | None:
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        if isinstance(error, OSError):
+            error.filename = path  # calls of socket(7) do not name it
         raise
 
 

@@ -16,7 +16,8 @@ import socket
 from typing import NoReturn
 
 from perfkeep.abi.perf_event import PERF_TYPE_PERSISTENT, Attr, Flag
-from perfkeep.errors import KernelRefused, UsageError
+from perfkeep.client import connection, sysfs
+from perfkeep.errors import KernelRefused
 from perfkeep.interposer import filter
 from perfkeep.kernel import seccomp
 from perfkeep.kernel.fd import OwnedFd
@@ -24,6 +25,38 @@ from perfkeep.kernel.namespace import unshare_mounts
 from perfkeep.kernel.syscalls import perf_event_open
 from perfkeep.wire import instance
 from perfkeep.wire.instance import Instance
+
+#: The first that gives a program an fd and its number in one step (SECCOMP_ADDFD_FLAG_SEND).
+_OLDEST = (5, 14)
+
+
+def prepare(where: Instance, may_mount: bool = True) -> dict[str, str]:
+    """From here on this process, and all that it forks and executes, has the extended ABI.
+
+    Args:
+        may_mount: its /sys may be changed, in a mount namespace of its own.
+
+    Returns:
+        What the program's environment needs, unless it is set already.
+
+    Raises:
+        UsageError: ENOSYS: not on this machine.
+        KernelRefused: the kernel has no such filters, or one above has a listener already; or
+            the supervisor cannot start.
+        Unreachable: there is no broker, and none can be started.
+    """
+    program = filter.program(platform.machine())
+    if is_supervised():
+        return {}
+    _check_kernel()
+    # While nothing is special about us yet: a broker inherits all from who starts it.
+    with connection.Shared():
+        pass
+    connection.disconnect()
+    with _start_supervisor(where) as link:
+        defaults = _show_events(where, may_mount)
+        _hand_over(link, program, where)
+    return defaults
 
 
 def is_supervised() -> bool:
@@ -35,36 +68,108 @@ def is_supervised() -> bool:
     try:
         perf_event_open(Attr(type=PERF_TYPE_PERSISTENT, flags=Flag(1 << 63)), -1, 0).close()
     except OSError as error:
-        return error.errno not in (errno.EINVAL, errno.ENOSYS)
+        return error.errno == errno.ENOENT
     return False
 
 
-def put_under_supervision(where: Instance) -> None:
-    """From here on this process, and all that it forks and execs, has the extended ABI.
+def _check_kernel() -> None:
+    release = os.uname().release
+    if tuple(map(int, release.split("-")[0].split(".")[:2])) < _OLDEST:
+        raise KernelRefused(
+            errno.ENOSYS, f"perfkeep exec needs Linux 5.14 or newer, and this is {release}"
+        )
+
+
+# --- the supervisor ---------------------------------------------------------------------------
+
+
+def _start_supervisor(where: Instance) -> socket.socket:
+    """Fork it, twice, so that the program never meets a child that it did not make; gives the
+    link over which it waits for a listener.
 
     Raises:
-        UsageError: ENOSYS: not on this machine.
-        KernelRefused: the kernel has no such filters, or one above has a listener already.
+        KernelRefused: it cannot start.
     """
-    program = filter.program(platform.machine())
-    if is_supervised():
-        return
     instance.prepare_directory(where)
     ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            supervisor = _start(ours, theirs, where)
-        seccomp.allow_tracer(supervisor)
+    child = os.fork()
+    if not child:
+        ours.close()
+        _detach_and_serve(theirs, where)
+    theirs.close()
+    os.waitpid(child, 0)
+    said = ours.recv(4096).decode(errors="replace")
+    if not said.isdecimal():
+        ours.close()
+        raise KernelRefused(errno.EIO, f"the supervisor cannot start: {said or 'it ended at once'}")
+    seccomp.allow_tracer(int(said))
+    return ours
+
+
+def _detach_and_serve(link: socket.socket, where: Instance) -> NoReturn:
+    """In the child. Nothing that happens here may ever return into the caller's code."""
+    code = 1
+    try:
+        os.setsid()
+        if not os.fork():
+            _let_go(link, where)
+            _supervise(link, where)
+        code = 0
+    except Exception as error:
+        link.sendall(str(error).encode())
+    finally:
+        os._exit(code)
+
+
+def _let_go(link: socket.socket, where: Instance) -> None:
+    """Close all that is the program's; a pipe that it writes to must end with it."""
+    log = os.open(where.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for number, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, number)
+    kept = link.fileno()
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    # The path may have been a relative one.
+    os.environ["PERFKEEP_SOCKET"] = where.socket
+    os.chdir("/")
+    for signal_ in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(signal_, signal.SIG_IGN)
+
+
+def _supervise(link: socket.socket, where: Instance) -> None:
+    from perfkeep.interposer.supervisor import Supervisor
+
+    link.sendall(b"%d" % os.getpid())
+    _, fds, _, _ = socket.recv_fds(link, 1, 1)
+    if not fds:
+        return  # the program could not be put under the filter
+    supervisor = Supervisor(OwnedFd(fds[0]), where)
+    link.sendall(b"!")
+    link.close()
+    supervisor.run()
+
+
+def _hand_over(link: socket.socket, program: bytes, where: Instance) -> None:
+    """Put this process under the filter, and give the supervisor its listener.
+
+    Raises:
+        KernelRefused: the kernel does not, or the supervisor is gone.
+    """
+    try:
+        listener = seccomp.install(program)
+    except OSError as error:
+        raise _refused(error) from error
+    with listener:
         try:
-            listener = seccomp.install(program)
-        except OSError as error:
-            raise _refused(error) from error
-        with listener:
-            socket.send_fds(ours, [b"!"], [listener.fileno()])
-            if not ours.recv(1):
-                raise KernelRefused(
-                    errno.EIO, f"the supervisor ended at once; its log {where.log} says why"
-                )
+            socket.send_fds(link, [b"!"], [listener.fileno()])
+            there = link.recv(1)
+        except OSError:
+            there = b""
+    if not there:
+        raise KernelRefused(
+            errno.EIO, f"the supervisor ended at once; its log {where.log} says why"
+        )
 
 
 def _refused(error: OSError) -> KernelRefused:
@@ -78,58 +183,13 @@ def _refused(error: OSError) -> KernelRefused:
     return KernelRefused(error.errno or errno.ENOSYS, text)
 
 
-def _start(ours: socket.socket, theirs: socket.socket, where: Instance) -> int:
-    """Fork the supervisor, twice, so that the program never meets a child that it did not make;
-    gives its pid."""
-    child = os.fork()
-    if child:
-        theirs.close()
-        os.waitpid(child, 0)
-        return int(ours.recv(16) or 0)
-    try:
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        ours.close()
-        _become_supervisor(theirs, where)
-    finally:
-        os._exit(1)
+# --- the program ------------------------------------------------------------------------------
 
 
-def _become_supervisor(link: socket.socket, where: Instance) -> None:
-    """In the grandchild: let go of all that is the program's, then serve."""
-    log = os.open(where.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for number, source in ((0, null), (1, log), (2, log)):
-        os.dup2(source, number)
-    kept = link.fileno()
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-    os.chdir("/")
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    from perfkeep.interposer.supervisor import Supervisor
-
-    link.sendall(b"%d" % os.getpid())
-    _, fds, _, _ = socket.recv_fds(link, 1, 1)
-    if not fds:
-        return  # the program could not be put under the filter
-    supervisor = Supervisor(OwnedFd(fds[0]), where)
-    link.sendall(b"!")
-    link.close()
-    supervisor.run()
-    os._exit(0)
-
-
-def show_events(where: Instance, may_mount: bool = True) -> dict[str, str]:
+def _show_events(where: Instance, may_mount: bool) -> dict[str, str]:
     """Put the sysfs view before the program: at the literal path if it is there or can be put
     there for this program alone, by SYSFS_PATH otherwise.
-
-    Returns:
-        What the program's environment needs, unless it is set already.
     """
-    from perfkeep.client import connection, sysfs
-
     try:
         try:
             if sysfs.is_mounted(where):
@@ -153,11 +213,8 @@ def become(command: list[str], defaults: dict[str, str]) -> NoReturn:
         defaults: environment variables, for those that are not set.
 
     Raises:
-        UsageError: nothing to run.
         OSError: ENOENT no such program · EACCES, ENOEXEC it cannot be run.
     """
-    if not command:
-        raise UsageError("name a program to run: perfkeep exec -- perf stat -a")
     with open("/proc/self/environ", "rb") as file:
         pairs = [line.partition(b"=")[::2] for line in file.read().split(b"\0") if line]
     environment = {os.fsencode(name): os.fsencode(value) for name, value in defaults.items()}

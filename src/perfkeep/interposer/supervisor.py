@@ -131,6 +131,7 @@ class Supervisor:
         """The second thread."""
         while True:
             call, handler = self._questions.get()
+            answer: Answer
             try:
                 answer = handler()
             except (BrokerError, KernelRefused) as error:
@@ -144,7 +145,10 @@ class Supervisor:
             except Exception as error:
                 say(f"a call failed: {error!r}")
                 answer = Refusal(errno.EIO)
-            self._send(call, answer)
+            try:
+                self._send(call, answer)
+            except Exception as error:  # nobody else asks the broker
+                say(f"an answer could not be given: {error!r}")
 
     def _tell(self, asked: socket.socket) -> None:
         """The third thread: `perfkeep adopt` asks what it was that we opened."""
@@ -155,6 +159,7 @@ class Supervisor:
                 if asked.fileno() < 0:
                     return
                 say(f"somebody who asked was cut off: {error}")
+                time.sleep(0.1)  # it may be us who cannot, and at once again
 
     def _known(self, kernel_id: int) -> Known | None:
         opened = self.table.opened.get(kernel_id)

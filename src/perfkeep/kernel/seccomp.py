@@ -103,15 +103,12 @@ def wake_synchronously(listener: int) -> None:
 
 
 def receive(listener: int) -> Notification | None:
-    """The next call, waited for. None: its thread was killed before it could be taken.
-
-    Raises:
-        OSError: EINTR.
-    """
+    """The next call, waited for. None: its thread was killed before it could be taken, or the
+    wait was interrupted."""
     buffer = bytearray(abi.NOTIF.size)  # the kernel demands zeros
     try:
         fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_RECV, buffer)
-    except FileNotFoundError:
+    except (FileNotFoundError, InterruptedError):
         return None
     id, pid, _, nr, arch, _, *args = abi.NOTIF.unpack(buffer)
     return Notification(id, pid, nr, arch, tuple(args))

@@ -1,0 +1,138 @@
+"""`perfkeep exec` as a command: what it runs is as it would be without it, and what it starts beside
+it is none of the program's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import perfkeep
+from perfkeep.testing.requirements import (
+    compiler,
+    perf_events,
+    requires,
+    root,
+    seccomp_notification,
+)
+
+from .conftest import EXEC, PERFKEEP, Launch
+
+pytestmark = requires(perf_events, compiler, seccomp_notification)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -TERM $$"], -signal.SIGTERM),
+        (["/does/not/exist"], 127),
+        (["/etc/hostname"], 126),
+    ],
+)
+def test_the_exit_code_is_the_program_s(instance: Path, command: list[str], code: int) -> None:
+    assert subprocess.run([*EXEC, *command], check=False, capture_output=True).returncode == code
+
+
+def test_nothing_to_run_is_said_in_a_sentence(instance: Path) -> None:
+    done = subprocess.run([*PERFKEEP, "exec"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "name a program to run" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_standard_streams_belong_to_the_program_alone(instance: Path) -> None:
+    """A pipe is at its end when the program is, though its supervisor may be there still."""
+    done = subprocess.run(
+        [*EXEC, "sh", "-c", "cat; echo said >&2"],
+        input="given",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("given", "said\n")
+
+
+_LOOK = """
+import json, os, resource, signal, sys
+status = open("/proc/self/status").read().splitlines()
+wanted = ("Sig", "Shd", "Umask", "PPid", "Uid", "Gid", "Cap", "Groups", "NoNewPrivs")
+json.dump({
+    "fds": sorted(f for f in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{f}")),
+    "environ": open("/proc/self/environ").read().split(chr(0)),
+    "status": [line for line in status if line.startswith(wanted)],
+    "limits": [resource.getrlimit(n) for n in range(16)],
+    "where": [os.getcwd(), os.getpgrp() == int(sys.argv[1]), os.getsid(0)],
+}, sys.stdout)
+"""
+
+
+@requires(root)
+@pytest.mark.parametrize("environment", [{}, {"LANG": "C"}, {"LC_ALL": "C"}, {"LC_CTYPE": "POSIX"}])
+def test_a_program_finds_everything_as_it_would_without_us(
+    instance: Path, environment: dict[str, str]
+) -> None:
+    """Files, environment, signals, limits, rights. Python itself changes some of them."""
+    names = ("PERFKEEP_SOCKET", "PATH", "VIRTUAL_ENV")
+    environment = environment | {name: os.environ[name] for name in names if name in os.environ}
+    look = [
+        "/bin/sh",
+        "-c",
+        'exec "$0" -I -S -c "$1" "$2"',
+        sys.executable,
+        _LOOK,
+        str(os.getpgrp()),
+    ]
+    seen = [
+        subprocess.run(
+            [*before, *look], env=environment, capture_output=True, text=True, check=True,
+            restore_signals=True,
+        ).stdout
+        for before in ([], EXEC)
+    ]  # fmt: skip
+    assert json.loads(seen[0]) == json.loads(seen[1])
+
+
+def test_no_signal_is_ignored_that_would_not_be_without_us(instance: Path) -> None:
+    look = ["grep", "-E", "^(Sig|Shd)", "/proc/self/status"]
+    seen = [
+        subprocess.run([*before, *look], capture_output=True, text=True, check=True).stdout
+        for before in ([], EXEC)
+    ]
+    assert seen[0] == seen[1] != ""
+
+
+def test_the_broker_that_exec_starts_is_not_under_its_filter_nor_in_its_namespace(
+    instance: Path,
+) -> None:
+    subprocess.run([*EXEC, "true"], check=True)
+    for pid in Path(f"{instance}.lock").read_text().split()[1::2]:
+        assert "Seccomp:\t0" in Path(f"/proc/{pid}/status").read_text()
+        assert os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+
+
+def test_a_relative_socket_s_path_means_the_same_to_the_supervisor(
+    launch: Launch, instance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(instance.parent)
+    monkeypatch.setenv("PERFKEEP_SOCKET", instance.name)
+    launch().unclaimed()
+    monkeypatch.setenv("PERFKEEP_SOCKET", str(instance))
+    assert len(perfkeep.recordings()) == 1
+
+
+def test_a_supervisor_that_cannot_start_is_an_error_and_nothing_is_run(instance: Path) -> None:
+    perfkeep.recordings()
+    log = Path(f"{instance}.log")
+    log.unlink()
+    log.mkdir()
+    done = subprocess.run([*EXEC, "echo", "run"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the supervisor cannot start" in done.stderr and done.stderr.count("\n") == 1
+    log.rmdir()
