@@ -39,7 +39,6 @@ class Ret(enum.IntEnum):
 class AddFd(enum.IntFlag):
     """Flags of SECCOMP_IOCTL_NOTIF_ADDFD."""
 
-    SETFD = 1 << 0
     #: Give the fd and answer the call with its number, in one step (Linux 5.14).
     SEND = 1 << 1
 

@@ -54,11 +54,6 @@ class PerfEvent:
         return Ids(perf_fd.event_id(self.fileno()), self._id)
 
     @property
-    def shares_ring(self) -> bool:
-        """Whether another event owns the ring that it records into, and alone can be mapped."""
-        return self._ring_owner is not None
-
-    @property
     def ring_id(self) -> int:
         """The kernel's id of the event that owns the ring: equal for events that share one."""
         return perf_fd.event_id((self._ring_owner or self._fd).fileno())

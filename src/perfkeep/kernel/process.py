@@ -134,16 +134,3 @@ def rights(thread: int | str, status: bytes) -> tuple[bytes | str, ...]:
     except OSError:
         pass  # no security module that labels; then ours has none either
     return tuple(found)
-
-
-def closes_on_exec(thread: int, number: int) -> bool:
-    """Whether the thread's fd has FD_CLOEXEC.
-
-    Raises:
-        OSError: it has no such fd.
-    """
-    with open(f"/proc/{thread}/fdinfo/{number}", "rb") as file:
-        for line in file:
-            if line.startswith(b"flags:"):
-                return bool(int(line[6:], 8) & os.O_CLOEXEC)
-    return False

@@ -150,13 +150,11 @@ def refuse(listener: int, id: int, error: int) -> bool:
     return _respond(listener, id, 0, error, 0)
 
 
-def inject(listener: int, id: int, fd: int, cloexec: bool, replacing: int | None = None) -> int:
-    """Put a copy of `fd` into the program.
+def inject(listener: int, id: int, fd: int, cloexec: bool) -> int:
+    """Put a copy of `fd` into the program, and have the call return its number there.
 
     Args:
         cloexec: close-on-exec there.
-        replacing: put it in place of this one, and leave the call unanswered; None: under the
-            next free number, which the call returns.
 
     Returns:
         The number there.
@@ -164,7 +162,6 @@ def inject(listener: int, id: int, fd: int, cloexec: bool, replacing: int | None
     Raises:
         OSError: ENOENT the thread has gone · EMFILE the program may open no more.
     """
-    flags, newfd = (AddFd.SEND, 0) if replacing is None else (AddFd.SETFD, replacing)
-    request = abi.NOTIF_ADDFD.pack(id, flags, fd, newfd, os.O_CLOEXEC if cloexec else 0)
+    request = abi.NOTIF_ADDFD.pack(id, AddFd.SEND, fd, 0, os.O_CLOEXEC if cloexec else 0)
     # Only of a mutable buffer does Python give what ioctl(2) returned.
     return int(fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_ADDFD, bytearray(request)))
