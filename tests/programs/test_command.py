@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,7 @@ def test_the_broker_that_exec_starts_is_not_under_its_filter_nor_in_its_namespac
 def test_a_relative_socket_s_path_means_the_same_to_the_supervisor(
     launch: Launch, instance: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    perfkeep.recordings()  # a broker with the whole path in its environment, as others expect
     monkeypatch.chdir(instance.parent)
     monkeypatch.setenv("PERFKEEP_SOCKET", instance.name)
     launch().unclaimed()
@@ -136,3 +138,48 @@ def test_a_supervisor_that_cannot_start_is_an_error_and_nothing_is_run(instance:
     assert (done.returncode, done.stdout) == (1, "")
     assert "the supervisor cannot start" in done.stderr and done.stderr.count("\n") == 1
     log.rmdir()
+
+
+_INSIDE = """
+import os, signal, sys
+import perfkeep
+from perfkeep.abi.perf_event import PERF_TYPE_PERSISTENT, Attr
+from perfkeep.client import connection
+from perfkeep.kernel.syscalls import perf_event_open
+
+lock = sys.argv[1] + ".lock"
+if sys.argv[2] == "broker started inside":
+    connection.disconnect()
+    for word in open(lock).read().split()[1::2]:
+        os.kill(int(word), signal.SIGKILL)
+recording = perfkeep.start("inside", ["cpu-clock"], cpus=[0], ring="64K")
+id = recording.info.events[0].id
+with perf_event_open(Attr(type=PERF_TYPE_PERSISTENT, config=id), -1, 0):
+    recording.disable()
+    print(recording.info.state)
+recording.claim()
+"""
+
+
+@pytest.mark.parametrize("broker", ["broker started outside", "broker started inside"])
+def test_perfkeep_itself_works_under_exec(instance: Path, broker: str) -> None:
+    """Even a broker that was started there: what it does to events is its own business."""
+    done = subprocess.run(
+        [*EXEC, sys.executable, "-c", _INSIDE, str(instance), broker],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "disabled\n", "")
+
+
+def test_the_instance_stays_while_a_program_may_need_it(
+    launch: Launch, instance: Path, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    """The broker ends only when it has no client, and the supervisor is one. Sockets of both ends
+    have the name that the broker first bound to."""
+    launch()
+
+    def sockets() -> int:
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return sum(line.endswith(f"{instance}.new") for line in lines)
+
+    eventually(lambda: sockets() == 2)

@@ -61,6 +61,7 @@ def test_no_program_brings_anybody_down(
                 flight = perfkeep.start("flight", ["cpu-clock/freq=100/"], ring="64K")
         assert program.stdout is not None
         calls = int(program.stdout.read())
+    print(f"{calls:,} calls in {SECONDS} s")
     assert code == 0 and calls > 100 * SECONDS
     eventually(lambda: not supervisors(running.socket))
     claim_all()

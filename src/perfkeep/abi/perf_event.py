@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 
 class Type(enum.IntEnum):
@@ -59,7 +60,24 @@ class Software(enum.IntEnum):
     CGROUP_SWITCHES = 11
 
 
-class Sample(enum.IntFlag):
+class _Bits(enum.IntFlag):
+    """Bits that others choose. Python keeps an object for each combination that it has met, for
+    ever; what a program makes up must not fill the memory of whoever reads it.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        member = super()._missing_(value)
+        if len(cls._value2member_map_) > _MOST_COMBINATIONS:
+            cls._value2member_map_.pop(value, None)
+        return member
+
+
+#: More than a machine's worth of events has; making one that is not kept takes 9 µs.
+_MOST_COMBINATIONS = 4096
+
+
+class Sample(_Bits):
     """enum perf_event_sample_format"""
 
     IP = 1 << 0
@@ -89,7 +107,7 @@ class Sample(enum.IntFlag):
     WEIGHT_STRUCT = 1 << 24
 
 
-class ReadFormat(enum.IntFlag):
+class ReadFormat(_Bits):
     """enum perf_event_read_format"""
 
     TOTAL_TIME_ENABLED = 1 << 0
@@ -99,7 +117,7 @@ class ReadFormat(enum.IntFlag):
     LOST = 1 << 4
 
 
-class Flag(enum.IntFlag):
+class Flag(_Bits):
     """The bit-field word of struct perf_event_attr, in the header's order.
 
     precise_ip is two bits wide (15 and 16) and is kept in `Attr.precise_ip` instead.
@@ -154,7 +172,7 @@ PERF_CONTEXT_USER = 2**64 - 512
 PERF_CONTEXT_MAX = 2**64 - 4095
 
 
-class OpenFlag(enum.IntFlag):
+class OpenFlag(_Bits):
     """The flags argument of perf_event_open(2)."""
 
     FD_NO_GROUP = 1 << 0

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import struct
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -38,6 +37,9 @@ LENIENT = 1
 _OF_A_CPU = sum(OpenFlag) - OpenFlag.PID_CGROUP
 _TYPE_AND_FLAGS = struct.Struct("=I36xQ")
 _PERSISTENT = int(Flag.PERSISTENT)
+# Of fields of struct perf_event_attr.
+_FLAGS_AT, _CONFIG1_AT = 40, 56
+_WORD = struct.Struct("=Q")
 _EXCLUDE = (
     Flag.EXCLUDE_USER | Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV | Flag.EXCLUDE_IDLE
     | Flag.EXCLUDE_HOST | Flag.EXCLUDE_GUEST
@@ -72,7 +74,7 @@ def persistent(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) ->
     if not call.caller.has_rights(rights):
         # The broker would take it for us; with rights of its own it must ask by itself.
         return Refusal(errno.EACCES)
-    if Attr.unpack(call.attr).type == PERF_TYPE_PERSISTENT:
+    if _TYPE_AND_FLAGS.unpack_from(call.attr)[0] == PERF_TYPE_PERSISTENT:
         return _reopen(call, table)
     if call.pid != -1 or call.cpu < 0:
         return Refusal(errno.EINVAL)
@@ -91,16 +93,17 @@ def _open(call: OpenCall, table: Table) -> NewFd:
     Raises:
         OSError: the kernel's errno.
     """
-    known = Attr.unpack(call.attr).with_flags(off=Flag.PERSISTENT)
-    path = _probed(call, known)
     # The bytes as they came: the program may know fields that we do not.
+    type, flags = _TYPE_AND_FLAGS.unpack_from(call.attr)
     buffer = bytearray(call.attr)
-    flags = int.from_bytes(buffer[40:48], sys.byteorder) & ~int(Flag.PERSISTENT)
-    buffer[40:48] = flags.to_bytes(8, sys.byteorder)
+    _WORD.pack_into(buffer, _FLAGS_AT, flags & ~_PERSISTENT)
+    known = bytes(buffer)
+    path = _probed(call, type)
     if path is not None:
-        name = ctypes.create_string_buffer(_as_seen_from(call.caller.thread, known, path))
-        buffer[56:64] = ctypes.addressof(name).to_bytes(8, sys.byteorder)
-        known = replace(known, config1=0)
+        _WORD.pack_into(buffer, _CONFIG1_AT, 0)
+        known = bytes(buffer)
+        name = ctypes.create_string_buffer(_as_seen_from(call.caller.thread, type, path))
+        _WORD.pack_into(buffer, _CONFIG1_AT, ctypes.addressof(name))
     group = None if call.group_fd < 0 else process.take_fd(call.caller.thread, call.group_fd)
     try:
         leader = -1 if group is None else group.fileno()
@@ -117,15 +120,16 @@ def _remember(table: Table, fd: OwnedFd, opened: Opened) -> None:
     table.opened[perf_fd.event_id(fd.fileno())] = opened
 
 
-def _probed(call: OpenCall, attr: Attr) -> bytes | None:
+def _probed(call: OpenCall, type: int) -> bytes | None:
     """What config1 points at when the event is a probe. The kernel would read our memory there.
 
     Raises:
         OSError: it cannot be read.
     """
-    if attr.type <= Type.BREAKPOINT or not attr.config1 or attr.type not in _probe_types():
+    (config1,) = _WORD.unpack_from(call.attr, _CONFIG1_AT)
+    if type <= Type.BREAKPOINT or not config1 or type not in _probe_types():
         return None
-    return process.read_string(call.caller.thread, attr.config1)
+    return process.read_string(call.caller.thread, config1)
 
 
 def _probe_types() -> set[int]:
@@ -142,9 +146,9 @@ def _probe_types() -> set[int]:
 _PROBE_TYPES: dict[str, int] = {}
 
 
-def _as_seen_from(thread: int, attr: Attr, path: bytes) -> bytes:
+def _as_seen_from(thread: int, type: int, path: bytes) -> bytes:
     """A file's path, looked up where the program would: its root and directory may be others."""
-    if attr.type != _PROBE_TYPES["uprobe"]:
+    if type != _PROBE_TYPES["uprobe"]:
         return path
     start = b"root" if path.startswith(b"/") else b"cwd"
     return b"/proc/%d/%s/%s" % (thread, start, path.lstrip(b"/"))
@@ -214,7 +218,7 @@ def _the_same(call: OpenCall, table: Table, event: PerfEvent) -> NewFd:
         Attr.unpack(call.attr).config, call.cpu, event.ring_id, numbers
     )
     if kernel_id not in table.opened:
-        table.opened[kernel_id] = Opened(event.attr, call.cpu, 0)
+        table.opened[kernel_id] = Opened(event.kind.attr, call.cpu, 0)
     _write_back(call, event.attr)
     return NewFd(event.dup(), call.cloexec, lambda number: numbers.add((process_id, number)))
 
@@ -264,7 +268,7 @@ def _own(call: OpenCall, table: Table, attr: Attr, like: Kind | None = None) -> 
     if like and like.filter is not None:
         perf_fd.set_filter(fd.fileno(), like.filter)
     if task == -1:
-        _remember(table, fd, Opened(attr, call.cpu, call.caller.process, path))
+        _remember(table, fd, Opened(attr.pack(), call.cpu, call.caller.process, path))
     _write_back(call, attr)
     return NewFd(fd, call.cloexec)
 

@@ -20,6 +20,7 @@ from functools import partial
 import msgspec
 
 from perfkeep.abi.seccomp import MACHINES
+from perfkeep.client import connection
 from perfkeep.errors import BrokerError, KernelRefused, PerfkeepError
 from perfkeep.interposer import ioctls, opening
 from perfkeep.interposer.calls import (
@@ -37,7 +38,7 @@ from perfkeep.interposer.table import Table
 from perfkeep.kernel import process, seccomp
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.seccomp import Notification
-from perfkeep.wire import supervisors
+from perfkeep.wire import instance, supervisors
 from perfkeep.wire.instance import Instance
 from perfkeep.wire.supervisors import Known
 
@@ -71,6 +72,11 @@ class Supervisor:
     def run(self) -> None:
         """Until every program under the filter has exited."""
         seccomp.wake_synchronously(self.listener.fileno())
+        try:
+            with connection.Shared():
+                pass  # with a client the broker does not end, and nobody starts one under us
+        except OSError as error:
+            say(str(error))
         threading.Thread(target=self._ask, daemon=True).start()
         try:
             asked = supervisors.listen(self.where)
@@ -120,9 +126,14 @@ class Supervisor:
                 return partial(opening.persistent, opened, self.table, self.rights)
             return opening.in_place(opened, self.table, self.rights)
         control = ioctl_call(caller, call)
-        if ioctls.concerns_us(control, self.table):
+        if ioctls.concerns_us(control, self.table) and not self._is_daemon(caller):
             return partial(ioctls.persistent, control, self.table, self.rights)
         return GO_ON
+
+    def _is_daemon(self, caller: Caller) -> bool:
+        """Whether it is the broker or the keeper, started by a program under us. They must not
+        wait for an answer that they have to give."""
+        return caller.process in instance.daemons(self.where)
 
     def _waits(self, call: Notification) -> bool:
         return seccomp.valid(self.listener.fileno(), call.id)
@@ -163,7 +174,7 @@ class Supervisor:
 
     def _known(self, kernel_id: int) -> Known | None:
         opened = self.table.opened.get(kernel_id)
-        return opened and Known(kernel_id, opened.attr.pack(), opened.cpu, opened.path)
+        return opened and Known(kernel_id, opened.attr, opened.cpu, opened.path)
 
     def _send(self, call: Notification, answer: Answer) -> None:
         listener = self.listener.fileno()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perfkeep.abi.perf_event import Attr
 from perfkeep.client.event import PerfEvent
 from perfkeep.client.opening import kind_of
 from perfkeep.events.naming import event_of
@@ -15,6 +16,7 @@ def unclaim(fd: OwnedFd, opened: Opened) -> int:
     Raises:
         BrokerError: ENOENT · EEXIST · EBUSY, as the contract names them.
     """
-    kind = kind_of(event_of(opened.attr, opened.path), opened.attr)
+    attr = Attr.unpack(opened.attr)
+    kind = kind_of(event_of(attr, opened.path), attr)
     with PerfEvent(fd.dup(), kind, opened.cpu) as event:
         return event.unclaim()

@@ -51,6 +51,15 @@ def current() -> Instance:
     return Instance(f"{base}/perfkeep.sock")
 
 
+def daemons(instance: Instance) -> frozenset[int]:
+    """The pids of broker and keeper, as the lock's text has them; none where no instance was."""
+    try:
+        with open(instance.lock) as file:
+            return frozenset(int(word) for word in file.read().split() if word.isdecimal())
+    except FileNotFoundError:
+        return frozenset()
+
+
 def prepare_directory(instance: Instance) -> None:
     """Make the directory, or check that nobody else can put things into it.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,3 +65,11 @@ def test_flags_are_set_and_cleared() -> None:
 
 def test_an_unknown_record_type_prints_as_its_number() -> None:
     assert name_of(9) == "SAMPLE" and name_of(200) == "unknown 200"
+
+
+def test_attrs_that_others_make_up_are_not_remembered() -> None:
+    before = len(Sample._value2member_map_)
+    for number in range(1 << 13):
+        attr = Attr.unpack(struct.pack("=IIQQQQQ", 1, 64, 0, 0, number * 77, 0, 0).ljust(64, b"\0"))
+        assert attr.sample_type == number * 77
+    assert len(Sample._value2member_map_) <= max(before, 4097)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkeep.abi.perf_event import Attr
 from perfkeep.interposer import table
 from perfkeep.interposer.table import Opened, Remembered, Reopened, Table
 
@@ -26,7 +25,7 @@ def test_what_was_used_longest_ago_is_forgotten_first(ids: list[int], most: int)
 def test_a_reader_is_who_reopened_an_event_and_not_who_opened_it() -> None:
     known = Table()
     assert not known.is_reader(7, process=1, fd=3)
-    known.opened[7] = Opened(Attr(), 0, process=1)
+    known.opened[7] = Opened(bytes(64), 0, process=1)
     assert not known.is_reader(7, process=1, fd=3)
     known.reopened[7] = Reopened(5, 0, 7, {(2, 4), (1, 9)})
     assert known.is_reader(7, process=2, fd=4)
