@@ -17,7 +17,14 @@ import perfkeep
 from perfkeep.client import sysfs
 from perfkeep.errors import UsageError
 from perfkeep.kernel import cpus
-from perfkeep.testing.requirements import overlay, perf_events, requires, root, tracefs
+from perfkeep.testing.requirements import (
+    cpu_hotplug,
+    overlay,
+    perf_events,
+    requires,
+    root,
+    tracefs,
+)
 from perfkeep.wire.instance import current
 
 pytestmark = requires(perf_events, tracefs)
@@ -42,6 +49,21 @@ def test_the_tree_describes_a_pmu(tree: Path) -> None:
     assert (tree / "format/lenient").read_text() == "config1:0\n"
     assert (tree / "cpumask").read_text() == cpus.format_list(cpus.online()) + "\n"
     assert stat.S_IMODE((tree / "type").stat().st_mode) == 0o444
+
+
+@requires(cpu_hotplug)
+def test_the_cpumask_follows_the_cpus_that_are_online(tree: Path) -> None:
+    perfkeep.start("first", ["cpu-clock"], cpus=[0], ring="64K")
+    last = cpus.online()[-1]
+    switch = Path(f"/sys/devices/system/cpu/cpu{last}/online")
+    switch.write_text("0")
+    try:
+        perfkeep.start("second", ["cpu-clock"], cpus=[0], ring="64K")
+        assert str(last) not in (tree / "cpumask").read_text()
+    finally:
+        switch.write_text("1")
+    perfkeep.recordings()[0].claim()
+    assert (tree / "cpumask").read_text() == cpus.format_list(cpus.online()) + "\n"
 
 
 def test_an_entry_is_there_from_unclaim_to_claim(tree: Path) -> None:

@@ -28,6 +28,17 @@ SECONDS = int(os.environ.get("PERFKEEP_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("PERFKEEP_FUZZ_SEED") or secrets.randbits(32))
 
 
+#: Of a supervisor: what it always has, and a few for the calls that it is answering.
+MOST_FILES = 40
+#: All that it may remember, and a Python.
+MOST_RESIDENT = 80 << 20
+
+
+def resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
 def files_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -57,6 +68,8 @@ def test_no_program_brings_anybody_down(
                 code = program.wait(2)
                 break
             except subprocess.TimeoutExpired:
+                for pid in supervisors(running.socket):
+                    assert files_of(pid) < MOST_FILES and resident(pid) < MOST_RESIDENT
                 claim_all()
                 flight = perfkeep.start("flight", ["cpu-clock/freq=100/"], ring="64K")
         assert program.stdout is not None

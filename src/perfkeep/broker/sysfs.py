@@ -97,6 +97,7 @@ class SysfsView:
         self.root = os.path.join(devices, "persistent")
         self._shown: dict[int, dict[str, int]] = {}
         self._taken: dict[str, int] = {}
+        self._cpumask = ""
 
     def show_all(self, registry: Registry) -> None:
         """Make the tree say what there is, whatever it said before.
@@ -117,7 +118,8 @@ class SysfsView:
         for name in os.listdir(f"{self.root}/events"):
             if name.lower() not in self._taken:
                 os.unlink(f"{self.root}/events/{name}")
-        self._write("cpumask", cpus.format_list(cpus.online()))
+        self._cpumask = ""
+        self._show_cpus()
 
     def update(self, recording: Recording) -> None:
         """Show a recording as it is now; one without events not at all.
@@ -137,6 +139,14 @@ class SysfsView:
             self._taken[name.lower()] = recording.id
         if wanted:
             self._shown[recording.id] = wanted
+        self._show_cpus()
+
+    def _show_cpus(self) -> None:
+        """CPUs come and go; whoever changes a recording finds those that there are."""
+        online = cpus.format_list(cpus.online())
+        if online != self._cpumask:
+            self._write("cpumask", online)
+            self._cpumask = online
 
     def _free(self, wanted: dict[str, int], recording: Recording) -> dict[str, int]:
         """Names that no other recording has; "a b" and "a_b" would get the same."""
