@@ -117,6 +117,11 @@ def _programs() -> Finding:
     return Finding("ok", what, f"shows events by {'a mount' if mounts else 'SYSFS_PATH'}")
 
 
+def exec_works() -> bool:
+    """Whether `perfkeep exec` can supervise programs here, as far as can be seen."""
+    return _programs().verdict == "ok" and not _filtered()
+
+
 def _yama() -> str:
     try:
         return _read("/proc/sys/kernel/yama/ptrace_scope")
