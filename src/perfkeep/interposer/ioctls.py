@@ -82,7 +82,7 @@ def _claim(
 
 def _switch(call: IoctlCall, kernel_id: int, table: Table) -> Answer:
     """DISABLE, PAUSE_OUTPUT, SET_OUTPUT: what would disturb everyone else who has the event."""
-    if call.command == Ioctl.SET_OUTPUT and (answer := _set_output_into(call, table)):
+    if call.command == Ioctl.SET_OUTPUT and (answer := _set_output_into(call, kernel_id, table)):
         return answer
     entry = table.reopened.get(kernel_id)
     if entry is None or not table.is_reader(kernel_id, call.caller.process, call.fd):
@@ -101,19 +101,14 @@ def _switch(call: IoctlCall, kernel_id: int, table: Table) -> Answer:
     return Value() if other and other.ring == entry.ring else Refusal(errno.EINVAL)
 
 
-def _set_output_into(call: IoctlCall, table: Table) -> Answer | None:
+def _set_output_into(call: IoctlCall, kernel_id: int, table: Table) -> Answer | None:
     """An event of the program's own must not write into a ring that others read."""
-    into = event_behind(call, signed(call.argument))
-    if into is None:
+    if kernel_id in table.reopened or (into := event_behind(call, signed(call.argument))) is None:
         return None
     with into[0]:
         entry = table.reopened.get(into[1])
-    ours = event_behind(call, call.fd)
-    if entry is None or ours is None:
+    if entry is None or not _persists(entry, into[1]):
         return None
-    with ours[0]:
-        if ours[1] in table.reopened or not _persists(entry, into[1]):
-            return None
     # Accepted, and not done: `perf record -a` asks for this with an event that only tells of new
     # processes, and gives up when it is refused.
     return Value()
