@@ -31,8 +31,8 @@ help:
 
 # man looks beside the bin of PATH; an editable install brings no pages there (setuptools 80).
 setup: $(STAMP)
-	@mkdir -p .venv/share/man/man1 .venv/share/man/man2; \
-	for page in src/perfkeep/man/*.[12]; do \
+	@mkdir -p .venv/share/man/man1 .venv/share/man/man2 .venv/share/man/man5; \
+	for page in src/perfkeep/man/*.[125]; do \
 	  ln -sf '$(CURDIR)'/"$$page" .venv/share/man/man"$${page##*.}"; \
 	done
 

@@ -116,7 +116,7 @@ def named(page: Path) -> str:
 
 
 def test_every_verb_has_a_page_and_every_page_a_verb() -> None:
-    assert {page.name for page in MAN.glob("perfkeep-*")} == {
+    assert {page.name for page in MAN.glob("perfkeep-*.1")} == {
         page_of(verb).name for verb in cli.VERBS
     }
     assert FRONT.exists()
@@ -126,7 +126,7 @@ def test_every_verb_has_a_page_and_every_page_a_verb() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_a_page_builds_without_a_warning(page: Path, tmp_path: Path) -> None:
     # Where they are installed, one page names another as man1/PAGE.
-    for section in "12":
+    for section in "125":
         (tmp_path / f"man{section}").symlink_to(MAN)
     command = ["groff", "-man", "-Tutf8", "-ww", "-z", f"man{page.suffix[1:]}/{page.name}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -101,7 +101,7 @@ def test_status_names_both_processes_and_the_log(cli: Any) -> None:
     got = cli("status", "--json").json
     assert set(got) == {
         "instance", "socket", "log", "version", "recordings", "events", "ring_bytes", "broker",
-        "keeper",
+        "keeper", "state", "state_bytes", "spill_bytes", "log_bytes", "users", "sandbox", "problems",
     }  # fmt: skip
     for one in (got["broker"], got["keeper"]):
         assert set(one) == {"pid", "rss_bytes", "cpu_ms"} and one["rss_bytes"] > 1 << 20

@@ -20,11 +20,15 @@ from typing import Any
 
 import pytest
 
-from perfkeep.broker import recordings as room
+from perfkeep.broker import joining, recordings
 from perfkeep.broker.link import KeeperLink
+from perfkeep.broker.policy import Policy
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.recovery import recover
+from perfkeep.broker.registry import Recording, Registry
+from perfkeep.broker.remembered import value_of
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
 from perfkeep.broker.views import Views
 from perfkeep.client.opening import Opened, open_events, target, wanted
@@ -91,6 +95,14 @@ class FailingShelf(Shelf):
         super().put(key, value, fd, ring_bytes)
 
 
+class FailingState(State):
+    steps: Steps
+
+    def save(self, recording: Recording, registry: Registry) -> None:
+        self.steps.take()
+        super().save(recording, registry)
+
+
 def perf_mappings() -> int:
     return Path("/proc/self/maps").read_text().count("anon_inode:[perf_event]")
 
@@ -119,12 +131,19 @@ class Trial:
         self.link.steps = self.steps
         self.thread = threading.Thread(target=self._keep, args=(theirs,), daemon=True)
         self.thread.start()
-        self.recordings = Recordings(self.link, SysfsView(instance.current().devices))
+        self.recordings = self._recordings()
         recover(self.link, self.recordings.registry)
+        self.recordings.state.follow(self.recordings.registry)
+
+    def _recordings(self) -> Recordings:
+        where = instance.current()
+        state = FailingState(where.state)
+        state.steps = self.steps
+        return Recordings(self.link, SysfsView(where.devices), state, Policy())
 
     def _keep(self, theirs: Any) -> None:
         with theirs:
-            serve(theirs, self.shelf)
+            serve(theirs, self.shelf, -1)
 
     def disconnect(self) -> None:
         self.link.socket.close()
@@ -134,7 +153,7 @@ class Trial:
     def end(self) -> None:
         self.disconnect()
         self.shelf.drop(b"")
-        self.recordings = Recordings(self.link, SysfsView(instance.current().devices))
+        self.recordings = self._recordings()
 
     def state(self) -> object:
         """All that a request could leave behind, here and with the keeper."""
@@ -143,6 +162,7 @@ class Trial:
         views = Views(registry)
         return (
             [(one.name, one.id, sorted(one.kinds)) for one in registry],
+            [(one.name, value_of(one)) for _, one in self.recordings.state.load()],
             [(cpu, ring.users, ring.key) for one in registry for cpu, ring in one.rings.items()],
             [views.info(one).events for one in registry],
             registry.events,
@@ -176,8 +196,9 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
         trial.steps.take()
         return fcntl.ioctl(*arguments)
 
-    monkeypatch.setattr(room, "MappedRing", failing_ring)
-    monkeypatch.setattr(room, "fcntl", SimpleNamespace(ioctl=failing_ioctl))
+    monkeypatch.setattr(joining, "MappedRing", failing_ring)
+    for room in (joining, recordings):
+        monkeypatch.setattr(room, "fcntl", SimpleNamespace(ioctl=failing_ioctl))
     yield trial
     trial.end()
 
@@ -241,8 +262,8 @@ def test_an_unclaim_that_fails_leaves_the_event_as_it_was(
         assert perf_fd.hung_up(one.fds[0].fileno()), "the event has a ring still"
 
     steps = fail_at_every_step(trial, lambda: start(trial, name, one), back)
-    # The next id, the kind, the event and the recording, each with the keeper; the mapping; ENABLE.
-    assert steps == 2 * 4 + 2
+    # The next id, the kind, the event and the recording, each with the keeper; the mapping; ENABLE; the disk.
+    assert steps == 2 * 4 + 3
 
 
 def test_a_start_that_fails_leaves_nothing(trial: Trial, opened: Opened) -> None:

@@ -28,6 +28,8 @@ class Connection:
         self.busy = False
         #: What the selector watches it for now.
         self.watched = 0
+        #: The id of the recording that an opener of ours works for; 0 for everybody else.
+        self.opens_for = 0
         self._out: deque[tuple[memoryview, list[OwnedFd]]] = deque()
 
     def fileno(self) -> int:

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import selectors
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 
 import perfkeep
+from perfkeep.broker import policy
+from perfkeep.broker.absence import Absence
+from perfkeep.broker.audit import Audit
+from perfkeep.broker.collect import expired
+from perfkeep.broker.door import Door
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.methods import Methods
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.recovery import hand_over, recover
-from perfkeep.broker.registry import Registry
+from perfkeep.broker.registry import Recording, Registry
+from perfkeep.broker.remembered import UEVENTS
 from perfkeep.broker.service import Service
+from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
-from perfkeep.errors import Unreachable
+from perfkeep.errors import BrokerError, Unreachable
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.kernel.inotify import watch_deletions
 from perfkeep.kernel.spawn import spawn
-from perfkeep.wire import instance, messages, packets
+from perfkeep.wire import messages, packets
 from perfkeep.wire.instance import Instance
 
 #: With no recording and no client for this long, the instance ends: nothing is lost by it.
 LINGER_S = 5.0
 
 _PACKAGE = os.path.dirname(os.path.abspath(perfkeep.__file__))
-_BROKER = ["-I", os.path.join(_PACKAGE, "broker", "__main__.py")]
-_KEEPER = ["-I", "-S", os.path.join(_PACKAGE, "keeper", "__main__.py")]
+_ROOMS = ("broker", "keeper", "opener")
+#: After both daemons died, the first command waits this long for the recordings to come back.
+_RESTORE_S = 10.0
+#: And before another broker takes over, requests have this long to be answered.
+_FINISH_S = 5.0
+
+
+def _main(package: str, room: str) -> str:
+    return os.path.join(package, room, "__main__.py")
 
 
 def say(text: str) -> None:
@@ -61,66 +76,212 @@ class Daemon:
         self.where = where
         self.lock = lock
         self.keeper_pid = os.getppid()
+        #: No broker and no keeper before us: whatever there was has died with them.
+        self.first = link is None
         self.ended = False
+        self.reload = False
+        self.successor: messages.Upgrade | None = None
+        #: What this process cannot do and goes on without, a sentence each.
+        self.problems: list[str] = []
+        self.audit = Audit(where.audit)
+        self.sandbox = ""
         self.recordings = Recordings(
-            KeeperLink(link or self._start_keeper()), SysfsView(where.devices)
+            KeeperLink(link or self._start_keeper()),
+            SysfsView(where.devices),
+            State(where.state),
+            self._policy(policy.Policy(policy.path())),
         )
-        self.service = Service(Methods(self.recordings, self.about), LINGER_S)
-        self.listener: socket.socket | None = None
-        self.inode = 0
-        self.watch: OwnedFd | None = None
+        self.absence = Absence(self.recordings, self._send_opener, self.audit.happened)
+        methods = Methods(self.recordings, self.absence, self)
+        self.service = Service(methods, LINGER_S, self._let_in, self._opener_left)
+        self.door = Door(where, lock, self.service, say, self._lock_was_renewed)
+        self.door.keeper_pid = self.keeper_pid
+        self.uevents: socket.socket | None = None
 
-    def about(self) -> messages.About:
-        return messages.About(
-            self.where.socket, self.where.log, perfkeep.__version__, self.keeper_pid
-        )
+    def _policy(self, before: policy.Policy) -> policy.Policy:
+        """The administrator's policy; the one before while there is a mistake in it."""
+        self.problems = [one for one in self.problems if not one.startswith(before.path)]
+        try:
+            return policy.load(before.path)
+        except OSError as error:
+            say(str(error))
+            self.problems.append(str(error))
+            return before
 
-    def _start_keeper(self) -> socket.socket:
+    def _start_keeper(self, python: str = sys.executable, package: str = _PACKAGE) -> socket.socket:
         ours, theirs = packets.link_pair()
+        lock, link = self.lock.fileno(), theirs.fileno()
         with theirs:
-            numbers = ["--lock", str(self.lock.fileno()), "--link", str(theirs.fileno())]
-            broker = [*_BROKER, self.where.socket, "--lock", str(self.lock.fileno())]
-            command = [*_KEEPER, self.where.socket, *numbers, "--", *broker]
-            self.keeper_pid = spawn(command, (self.lock.fileno(), theirs.fileno()))
+            broker = ["-I", _main(package, "broker"), self.where.socket, "--lock", str(lock)]
+            keeper = ["-I", "-S", _main(package, "keeper"), self.where.socket]
+            numbers = ["--lock", str(lock), "--link", str(link)]
+            command = [*keeper, *numbers, "--", *broker]
+            self.keeper_pid = spawn(command, (lock, link), python=python)
         return ours
 
     def run(self, ready: OwnedFd | None) -> None:
         """Serve until told to end, or until nobody needs us."""
-        recover(self.recordings.keeper, self.recordings.registry)
-        self._show_in_sysfs(self.recordings.registry)
-        self._bind()
-        self._watch_keeper()
         signal.set_wakeup_fd(self.service.wake_fd, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "ended", True))
+        signal.signal(signal.SIGHUP, lambda *_: setattr(self, "reload", True))
+        held = recover(self.recordings.keeper, self.recordings.registry)
+        self._watch_keeper()
+        self._watch_cpus(held)
+        if self.first:
+            self.absence.restore()
+        else:
+            self.recordings.state.follow(self.recordings.registry)
+        self._look_at_cpus()
+        until = time.monotonic() + _RESTORE_S
+        while self.absence.sent and time.monotonic() < until:
+            self.service.step(0.1)
+        self.recordings.schedule()
+        self._show_in_sysfs(self.recordings.registry)
+        self._let_in()
+        self.door.open()
         say(f"serving {self.where.socket}, {len(self.recordings.registry)} recordings")
         if ready is not None:
             os.write(ready.fileno(), b"ready")
             ready.close()
         while not self.ended:
-            if not self.service.step() and self._may_end():
+            if not self.service.step(self._until_expiry()) and self._may_end():
                 break
+            self._upkeep()
         self._end()
 
-    def _bind(self) -> None:
-        """Listen under the socket's name, whatever lies there; write who we are into the lock."""
-        aside = self.where.socket + ".new"
-        instance.check_is_socket(self.where.socket)
-        instance.check_is_socket(aside)
-        listener = socket.socket(socket.AF_UNIX)
-        with suppress(FileNotFoundError):
-            os.unlink(aside)
-        listener.bind(aside)
-        os.chmod(aside, 0o600)
-        listener.listen(128)
-        os.rename(aside, self.where.socket)
-        self.inode = os.lstat(self.where.socket).st_ino
-        if self.listener is not None:
-            self.service.selector.unregister(self.listener)
-            self.listener.close()
-        self.listener = listener
-        self.service.listen(listener)
-        self._write_lock()
-        self._watch_socket()
+    # --- what happens without being asked for -----------------------------------------------------
+
+    def _until_expiry(self) -> float | None:
+        """Seconds until the next recording expires."""
+        due = self.recordings.next_expiry
+        if due is None:
+            return None
+        return max(0.0, (due - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9)
+
+    def _upkeep(self) -> None:
+        if self.successor is not None:
+            code, self.successor = self.successor, None
+            self._go_on_with(code)
+        if self.reload:
+            self.reload = False
+            self.recordings.policy = self._policy(self.recordings.policy)
+            say(f"read {self.recordings.policy.path} again")
+            self._let_in()
+        if self.recordings.next_expiry is None or self._until_expiry():
+            return
+        for recording in [one for one in self.recordings.registry if expired(one)]:
+            say(f"{recording.name} has expired")
+            self.audit.happened("expire", recording.name, "its time to live is over")
+            try:
+                self.recordings.end(recording)
+            except Unreachable:
+                return  # the next keeper is told, and then this is tried again
+        self.recordings.schedule()
+        self._let_in()
+
+    def _watch_cpus(self, held: OwnedFd | None) -> None:
+        """Args: held: the socket that hears of CPUs, as the keeper had it."""
+        from perfkeep.kernel.uevents import watch_cpus
+
+        try:
+            if held is not None:
+                self.uevents = socket.socket(fileno=held.release())
+            else:
+                self.uevents = watch_cpus()
+                self.recordings.keeper.put(UEVENTS, b"", self.uevents.fileno())
+        except OSError as error:
+            say(f"CPUs that come and go will not be noticed: {error}")
+            return
+        self.service.selector.register(self.uevents, selectors.EVENT_READ, self._look_at_cpus)
+
+    def _look_at_cpus(self) -> None:
+        from perfkeep.kernel.uevents import heard
+
+        for gone in heard(self.uevents) if self.uevents else ():
+            self.absence.look(() if gone is None else (gone,))
+        self.absence.look()
+
+    def _send_opener(self, recording: Recording) -> None:
+        """Start a process that opens what a recording misses, with its owner's rights."""
+        uid, rights = recording.owner.uid, []
+        if os.geteuid() == 0 and uid != 0:
+            rights = ["--uid", str(uid), "--gid", str(recording.owner.gid)]
+        elif uid != os.geteuid():
+            raise PermissionError(
+                f"{recording.name} belongs to uid {uid}, whom only root can act for"
+            )
+        ours, theirs = socket.socketpair()
+        with theirs:
+            link = ["--link", str(theirs.fileno())]
+            spawn(
+                ["-I", _main(_PACKAGE, "opener"), self.where.socket, *link, *rights],
+                (theirs.fileno(),),
+            )
+        self.service.employ(ours, recording.id)
+
+    def _opener_left(self, id: int) -> None:
+        """An opener has gone; if it never told how it went, it died."""
+        if id not in self.absence.sent:
+            return
+        recording = next((one for one in self.recordings.registry if one.id == id), None)
+        self.absence.done(
+            recording, id, f"its events could not be opened again; {self.where.log} says why"
+        )
+
+    # --- new code -------------------------------------------------------------------------------
+
+    def upgrade(self, request: messages.Upgrade) -> None:
+        """Once the answer is on its way: see `_go_on_with`.
+
+        Raises:
+            BrokerError: EINVAL: this is not where perfkeep is.
+        """
+        mains = [os.path.join(request.package, room, "__main__.py") for room in _ROOMS]
+        missing = [path for path in (request.python, *mains) if not os.access(path, os.R_OK)]
+        if missing:
+            raise BrokerError(errno.EINVAL, f"there is no {missing[0]} to go on with")
+        self.successor = request
+
+    def _go_on_with(self, code: messages.Upgrade) -> None:
+        """Leave all to a keeper of the new code, which starts a broker of the new code.
+
+        The old keeper is in charge until the lock names the new one, and whoever is in charge
+        starts a broker when this one dies; so it may die at any point.
+        """
+        say(f"goes on with {code.package}, run by {code.python}")
+        self._let_finish()
+        old, old_pid = self.recordings.keeper, self.keeper_pid
+        try:
+            keeper = KeeperLink(self._start_keeper(code.python, code.package))
+            self._hand_over(keeper)
+        except OSError as error:
+            self.keeper_pid = old_pid
+            say(f"the new code cannot be started, all stays as it is: {error}")
+            return
+        self.door.name_us(self.keeper_pid)
+        self.audit.happened("upgrade", "-", code.package)
+        self.door.unlink()
+        with suppress(OSError):
+            old.bye()
+        os._exit(0)  # nothing may be undone: the new keeper has it all
+
+    def _let_finish(self) -> None:
+        """Whoever waits for an answer gets it, if it does not take too long."""
+        until = time.monotonic() + _FINISH_S
+        while self.service.working and time.monotonic() < until:
+            self.service.step(0.05)
+
+    # --- the socket -----------------------------------------------------------------------------
+
+    def _wanted_mode(self) -> int:
+        """Others may connect only while there is something for them."""
+        shared = any(
+            one.mode & 0o066 or one.owner.uid != os.geteuid() for one in self.recordings.registry
+        )
+        return 0o666 if shared or self.recordings.policy.open_to_others else 0o600
+
+    def _let_in(self) -> None:
+        self.door.let_in(self._wanted_mode())
 
     def _show_in_sysfs(self, registry: Registry) -> None:
         try:
@@ -128,55 +289,8 @@ class Daemon:
         except OSError as error:
             say(f"the sysfs view cannot be made: {error}")
 
-    def _unlink_socket(self) -> None:
-        """Take our socket away; what someone else put in its place stays."""
-        with suppress(OSError):
-            if os.lstat(self.where.socket).st_ino == self.inode:
-                os.unlink(self.where.socket)
-
-    def _write_lock(self) -> None:
-        text = f"broker {os.getpid()}\nkeeper {self.keeper_pid}\n".encode()
-        os.pwrite(self.lock.fileno(), text, 0)
-        os.ftruncate(self.lock.fileno(), len(text))
-
-    # --- the socket may be deleted ------------------------------------------------------------
-
-    def _watch_socket(self) -> None:
-        if self.watch is not None:
-            self.service.selector.unregister(self.watch)
-            self.watch.close()
-        try:
-            self.watch = watch_deletions(self.where.directory)
-        except OSError as error:
-            say(f"a deleted socket will not be noticed: {error}")
-            self.watch = None
-            return
-        self.service.selector.register(self.watch, selectors.EVENT_READ, self._look_at_socket)
-
-    def _look_at_socket(self) -> None:
-        """Something in our directory was deleted: if it was ours, put it back."""
-        assert self.watch is not None
-        with suppress(BlockingIOError):
-            os.read(self.watch.fileno(), 65536)
-        if os.path.exists(self.where.socket) and os.path.exists(self.where.lock):
-            return
-        say("the socket was deleted; it is made again")
-        try:
-            instance.prepare_directory(self.where)
-            if not os.path.exists(self.where.lock):
-                self._renew_lock()
-            self._bind()
-        except OSError as error:
-            say(f"the socket cannot be made again: {error}")
-
-    def _renew_lock(self) -> None:
-        """The lock's file was deleted as well: hold the new one too, and let the keeper."""
-        lock = instance.take_lock(self.where)
-        if lock is None:
-            raise Unreachable("another instance has taken the socket's place")
-        # In place, so that the numbers which the keeper knows stay true.
-        os.dup2(lock.fileno(), self.lock.fileno(), inheritable=False)
-        lock.close()
+    def _lock_was_renewed(self) -> None:
+        self.recordings.keeper.lock(self.lock.fileno())
 
     # --- the keeper may die -------------------------------------------------------------------
 
@@ -200,12 +314,14 @@ class Daemon:
                 say(f"no keeper can be started: {error}")
                 time.sleep(pause)
                 pause = min(60.0, pause * 2)
-        self._write_lock()
+        self.door.name_us(self.keeper_pid)
         self._watch_keeper()
+        self._look_at_cpus()
 
     def _hand_over(self, keeper: KeeperLink) -> None:
         try:
-            hand_over(keeper, self.recordings.registry)
+            heard = self.uevents.fileno() if self.uevents else -1
+            hand_over(keeper, self.recordings.registry, heard)
         except OSError:
             # One that was filled by half must not think that its broker has died.
             with suppress(OSError):
@@ -217,16 +333,18 @@ class Daemon:
 
     def _may_end(self) -> bool:
         """Nobody has come for a while. Take the socket away, then look once more."""
-        self._unlink_socket()
+        self.door.unlink()
         ready = self.service.selector.select(0)
-        if any(key.fileobj is self.listener for key, _ in ready):
-            self._bind()
+        if any(key.fileobj is self.door.listener for key, _ in ready):
+            self.door.open()
             return False
         return True
 
     def _end(self) -> None:
         say(f"ends, with {len(self.recordings.registry)} recordings")
-        self._unlink_socket()
+        for recording in self.recordings.registry:
+            self.recordings.state.forget(recording.name)
+        self.door.unlink()
         self._show_in_sysfs(Registry())  # the tree stays: it may be mounted
         with suppress(OSError):
             self.recordings.keeper.bye()

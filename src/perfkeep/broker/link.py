@@ -40,6 +40,10 @@ class KeeperLink:
     def drop(self, prefix: bytes) -> None:
         self._ask(Request(packets.DROP, prefix))
 
+    def lock(self, fd: int) -> None:
+        """The instance has a new lock."""
+        self._ask(Request(packets.LOCK), fd)
+
     def bye(self) -> None:
         """Everything ends: the keeper lets go of all it holds and exits."""
         self._ask(Request(packets.BYE))

@@ -5,16 +5,25 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
+import perfkeep
+from perfkeep.broker import quotas
+from perfkeep.broker.absence import Absence
+from perfkeep.broker.audit import Audit
+from perfkeep.broker.collect import over
 from perfkeep.broker.connection import Connection
+from perfkeep.broker.permission import sees
 from perfkeep.broker.recordings import Recordings
+from perfkeep.broker.registry import Recording
 from perfkeep.broker.rings import MappedRing
 from perfkeep.broker.views import Views
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
+from perfkeep.wire.instance import Instance
 from perfkeep.wire.messages import (
     INTERFACE,
     MAX_STAGED,
@@ -29,37 +38,71 @@ Answer = tuple[msgspec.Struct, list[OwnedFd]]
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+class House(Protocol):
+    """What the interface asks of the process that serves it."""
+
+    where: Instance
+    audit: Audit
+    keeper_pid: int
+    sandbox: str
+    problems: list[str]
+
+    def upgrade(self, request: messages.Upgrade) -> None: ...
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 class Methods:
     """The interface, served from one set of recordings.
 
     Args:
-        about: socket path, log path, version and the keeper's pid, for GetStatus.
+        house: what only the process itself knows or can do.
     """
 
-    def __init__(self, recordings: Recordings, about: Callable[[], messages.About]) -> None:
+    def __init__(self, recordings: Recordings, absence: Absence, house: House) -> None:
         self.recordings = recordings
+        self.absence = absence
         self.views = Views(recordings.registry)
-        self.about = about
+        self.house = house
         self._table: dict[str, Callable[[Connection, msgspec.Struct], Answer]] = {
             name: getattr(self, name) for name in METHODS | SERVICE_METHODS
         }
 
     def call(self, connection: Connection, name: str, parameters: msgspec.Struct) -> Answer:
-        return self._table[name](connection, parameters)
+        what = getattr(parameters, "name", None) or getattr(parameters, "id", "-")
+        try:
+            answer = self._table[name](connection, parameters)
+        except OSError as error:
+            self.house.audit.note(connection.peer, name, what, error.errno or errno.EIO)
+            raise
+        self.house.audit.note(connection.peer, name, getattr(answer[0], "name", what))
+        return answer
 
     def GetStatus(self, connection: Connection, _: Nothing) -> Answer:
-        about = self.about()
-        registry = self.recordings.registry
-        ring_bytes = sum(ring.bytes for one in registry for ring in one.rings.values())
+        house, registry = self.house, self.recordings.registry
+        uids = {one.owner.uid for one in registry if sees(connection.peer, one)}
+        recordings, events, ring_bytes = quotas.used(registry, None)
         status = messages.Status(
-            about.socket,
-            about.log,
-            about.version,
-            len(registry),
-            registry.events,
+            house.where.socket,
+            house.where.log,
+            perfkeep.__version__,
+            recordings,
+            events,
             ring_bytes,
             process_status(os.getpid()),
-            process_status(about.keeper_pid),
+            process_status(house.keeper_pid),
+            house.where.state,
+            self.recordings.state.bytes,
+            0,
+            _size(house.where.log) + _size(house.where.audit),
+            [quotas.usage(registry, uid, self.recordings.policy) for uid in sorted(uids)],
+            house.sandbox,
+            [*house.problems, *self.recordings.state.problems.values()],
         )
         return status, []
 
@@ -111,6 +154,44 @@ class Methods:
         self.recordings.claim_event(connection.peer, fds[0])
         return Nothing(), []
 
+    def SetAccess(self, connection: Connection, request: messages.SetAccess) -> Answer:
+        self.recordings.set_access(connection.peer, request.name, request.access)
+        return Nothing(), []
+
+    def Expire(self, connection: Connection, request: messages.Expire) -> Answer:
+        self.recordings.expire(connection.peer, request.name, request.ttl_ns)
+        return Nothing(), []
+
+    def Collect(self, connection: Connection, request: messages.Collect) -> Answer:
+        """What is over by policy, of what this peer owns."""
+        found = list(over(self.recordings, self.views, connection.peer))
+        for recording, _ in found:
+            if not request.dry_run:
+                self.recordings.end(recording)
+        return messages.Collected([messages.Over(one.name, why) for one, why in found]), []
+
+    def Upgrade(self, connection: Connection, request: messages.Upgrade) -> Answer:
+        if connection.peer.uid not in (0, os.geteuid()):
+            raise BrokerError(errno.EACCES, "only root and the owner of an instance may upgrade it")
+        self.house.upgrade(request)
+        return Nothing(), []
+
+    def GetMissing(self, connection: Connection, _: Nothing) -> Answer:
+        return self.absence.missing(self._opened_for(connection)), []
+
+    def Rejoin(self, connection: Connection, request: messages.Rejoin) -> Answer:
+        fds = _staged(connection)
+        recording = self._opened_for(connection)
+        self.absence.rejoin(recording, request, fds)
+        self.absence.done(recording, recording.id, request.problem)
+        return Nothing(), []
+
+    def _opened_for(self, connection: Connection) -> Recording:
+        """Raises: BrokerError: EACCES: no opener of ours · ENOENT: it was claimed meanwhile."""
+        if not connection.opens_for:
+            raise BrokerError(errno.EACCES, "only an opener that the broker sent may do that")
+        return self.recordings.registry.kind(connection.opens_for)[0]
+
     def Reopen(self, connection: Connection, request: messages.ById) -> Answer:
         return self.views.reopen(connection.peer, request.id, request.cpu)
 
@@ -128,7 +209,7 @@ class Methods:
 
     def GetInfo(self, connection: Connection, _: Nothing) -> Answer:
         interfaces = [VARLINK_SERVICE, INTERFACE]
-        return messages.Info("perfkeep", "perfkeep", self.about().version, "", interfaces), []
+        return messages.Info("perfkeep", "perfkeep", perfkeep.__version__, "", interfaces), []
 
     def GetInterfaceDescription(
         self, connection: Connection, request: messages.InterfaceName

@@ -8,31 +8,35 @@ from perfkeep.broker.link import Item, KeeperLink
 from perfkeep.broker.registry import Event, KindOfEvent, Recording, Registry
 from perfkeep.broker.remembered import (
     IDS,
+    UEVENTS,
     EventValue,
     RecordingValue,
     kind_key,
     remember,
+    remember_before,
     retired_key,
 )
 from perfkeep.broker.rings import MappedRing
 from perfkeep.kernel import perf_fd
+from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Kind
 
 
-def recover(keeper: KeeperLink, registry: Registry) -> None:
-    """Rebuild the registry from the keeper's shelf; drop what was never finished."""
+def recover(keeper: KeeperLink, registry: Registry) -> OwnedFd | None:
+    """Rebuild the registry from the keeper's shelf; drop what was never finished.
+
+    Returns:
+        The socket that hears of CPUs, if the keeper has it.
+    """
     items = {item.key: item for item in keeper.items()}
     if IDS in items:
         registry.next_id = int(items.pop(IDS).value)
+    uevents = items.pop(UEVENTS).fd if UEVENTS in items else None
     metas = [item for key, item in items.items() if key.count(b"/") == 1]
     for meta in metas:
         value = msgspec.json.decode(meta.value, type=RecordingValue)
-        recording = Recording(
-            value.id, value.name, value.owner, value.ring, value.target, value.created_ns
-        )
-        recording.mode, recording.gid = value.mode, value.gid
-        recording.enabled = value.enabled
+        recording = value.recording()
         for key in _fill(recording, value.kinds, items):
             keeper.drop(key)
         if recording.kinds:
@@ -41,6 +45,7 @@ def recover(keeper: KeeperLink, registry: Registry) -> None:
     for key in items:
         if not key.startswith(known):
             keeper.drop(key)
+    return uevents
 
 
 def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -> list[bytes]:
@@ -59,6 +64,14 @@ def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -
         elif key.startswith(recording.prefix + b"r/"):
             gone = msgspec.json.decode(item.value, type=messages.KindInSnapshot)
             recording.retired[gone.id] = gone
+    for key, item in mine.items():
+        if key.startswith(recording.prefix + b"b/"):
+            id = int(key.split(b"/")[2])
+            if id in recording.kinds:
+                counts = msgspec.json.decode(item.value, type=list[messages.Counts])
+                recording.kinds[id].before = {one.cpu: one for one in counts}
+            else:
+                strays.append(key)
     # Owners of rings first, so that every event finds its ring.
     for key, item in sorted(mine.items(), key=lambda pair: -pair[1].ring_bytes):
         if item.fd is None:
@@ -77,15 +90,19 @@ def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -
         event = Event(value.cpu, item.fd, kernel_id, key)
         recording.kinds[value.kind].events.append(event)
         recording.rings[value.cpu].users += 1
+    if recording.problem:  # its events are still to be opened again
+        return strays
     for id in [id for id, kind in recording.kinds.items() if not kind.events]:
         strays.append(kind_key(recording, id))  # all of its events had left
         del recording.kinds[id]
     return strays
 
 
-def hand_over(keeper: KeeperLink, registry: Registry) -> None:
-    """Give everything to a new keeper; the old one died."""
+def hand_over(keeper: KeeperLink, registry: Registry, uevents: int) -> None:
+    """Give everything to a new keeper. `uevents` is the socket that hears of CPUs, or -1."""
     keeper.put(IDS, b"%d" % registry.next_id)
+    if uevents >= 0:
+        keeper.put(UEVENTS, b"", uevents)
     for recording in registry:
         for cpu, ring in recording.rings.items():
             # Overwritten below when the owner is still an event of its own.
@@ -95,6 +112,7 @@ def hand_over(keeper: KeeperLink, registry: Registry) -> None:
             keeper.put(retired_key(recording, gone.id), msgspec.json.encode(gone))
         for kind in recording.kinds.values():
             keeper.put(kind_key(recording, kind.id), msgspec.json.encode(kind.kind))
+            remember_before(keeper, recording, kind)
             for event in kind.events:
                 value = EventValue(kind.id, event.cpu)
                 owns = recording.rings[event.cpu].key == event.key

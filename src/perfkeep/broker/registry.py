@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.wire.messages import Kind, KindInSnapshot, Owner, Ring
+from perfkeep.wire.messages import Counts, Gap, Kind, KindInSnapshot, Owner, Ring, Spill
 
 # A leading dash would read as an option; a slash would not fit a file name in sysfs.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -34,12 +34,14 @@ class Event:
 class KindOfEvent:
     """What is the same on every CPU, under one id, and the events themselves."""
 
-    __slots__ = ("events", "id", "kind")
+    __slots__ = ("before", "events", "id", "kind")
 
     def __init__(self, id: int, kind: Kind) -> None:
         self.id = id
         self.kind = kind
         self.events: list[Event] = []
+        #: Per CPU what events counted that have died since and were opened again.
+        self.before: dict[int, Counts] = {}
 
     @property
     def cpus(self) -> list[int]:
@@ -50,17 +52,24 @@ class Recording:
     """A named set of kinds of event × CPUs, with one ring per CPU."""
 
     __slots__ = (
+        "cpus",
         "created_ns",
         "enabled",
+        "every_cpu",
+        "expires_ns",
+        "gaps",
         "gid",
         "id",
         "kinds",
         "mode",
         "name",
+        "offline",
         "owner",
+        "problem",
         "retired",
         "ring",
         "rings",
+        "spill",
         "target",
     )
 
@@ -76,6 +85,17 @@ class Recording:
         self.mode = 0o600
         self.gid = owner.gid
         self.enabled = False
+        #: Where it shall record; those that come online join when it is of every CPU.
+        self.cpus: list[int] = []
+        self.every_cpu = False
+        #: CLOCK_BOOTTIME; None: it stays until it is claimed.
+        self.expires_ns: int | None = None
+        self.gaps: list[Gap] = []
+        #: CPUs whose events died with them.
+        self.offline: list[int] = []
+        #: Why events could not be opened again; they are still to be.
+        self.problem = ""
+        self.spill: Spill | None = None
         self.kinds: dict[int, KindOfEvent] = {}
         #: Events that left, by the id of their kind: the rings still hold records of theirs.
         self.retired: dict[int, KindInSnapshot] = {}
@@ -140,18 +160,8 @@ class Registry:
                 f"one with: perfkeep claim {name}",
             )
 
-    def get(self, name: str) -> Recording:
-        """Raises: BrokerError: ENOENT, with names that are close."""
-        recording = self._by_name.get(name)
-        if recording is None:
-            import difflib
-
-            close = difflib.get_close_matches(name, self._by_name, 3)
-            hint = (
-                f"did you mean {', '.join(close)}?" if close else "perfkeep ls shows what there is"
-            )
-            raise BrokerError(errno.ENOENT, f"there is no recording named {name!r}; {hint}")
-        return recording
+    def named(self, name: str) -> Recording | None:
+        return self._by_name.get(name)
 
     def kind(self, id: int) -> tuple[Recording, KindOfEvent]:
         """Raises: BrokerError: ENOENT."""
@@ -181,10 +191,18 @@ class Registry:
         for event in kind.events:
             self._by_kernel_id[event.kernel_id] = (recording, kind, event)
 
-    def remove_event(self, recording: Recording, kind: KindOfEvent, event: Event) -> None:
-        """Take one event out; with its last event a kind goes, with its last kind a recording."""
+    def add_event(self, recording: Recording, kind: KindOfEvent, event: Event) -> None:
+        kind.events.append(event)
+        self._by_kernel_id[event.kernel_id] = (recording, kind, event)
+
+    def forget_event(self, kind: KindOfEvent, event: Event) -> None:
+        """Take one event out; its kind stays, for another to come."""
         kind.events.remove(event)
         del self._by_kernel_id[event.kernel_id]
+
+    def remove_event(self, recording: Recording, kind: KindOfEvent, event: Event) -> None:
+        """Take one event out; with its last event a kind goes, with its last kind a recording."""
+        self.forget_event(kind, event)
         if not kind.events:
             self.remove_kind(recording, kind)
 

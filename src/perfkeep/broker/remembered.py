@@ -5,8 +5,12 @@ A recording lies on the keeper's shelf under its id R:
     R/                      RecordingValue, put last: without it the rest means nothing
     R/k/K/                  the Kind of event with id K
     R/r/K/                  which events of kind K left; the rings still hold records of theirs
-    R/e/K/CPU/N/            one event of it, with its fd, and its ring when it owns one
+    R/b/K/                  what events of kind K counted before they died
+    R/e/K/CPU/N/            one event of it, with its fd, and its ring when it owns one; N is the
+                            kernel's id of the event
     #ids                    the next id
+    #uevents                the socket that hears of CPUs; what it heard while no broker was there
+                            is still in it
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ import msgspec
 
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.registry import KindOfEvent, Recording
-from perfkeep.wire.messages import Owner, Ring
+from perfkeep.wire.messages import Gap, Owner, Ring, Spill
 
 IDS = b"#ids"
+UEVENTS = b"#uevents"
 
 
 class RecordingValue(msgspec.Struct):
@@ -36,6 +41,29 @@ class RecordingValue(msgspec.Struct):
     gid: int
     enabled: bool
     kinds: list[int]
+    # What came later has defaults: the keeper may have been filled by an older broker.
+    cpus: list[int] = []
+    every_cpu: bool = False
+    expires_ns: int | None = None
+    gaps: list[Gap] = []
+    offline: list[int] = []
+    problem: str = ""
+    spill: Spill | None = None
+
+    def recording(self) -> Recording:
+        """What it was made of, still without kinds, events and rings."""
+        made = Recording(self.id, self.name, self.owner, self.ring, self.target, self.created_ns)
+        self.restore(made)
+        return made
+
+    def restore(self, recording: Recording) -> None:
+        """Have the recording be again what it was, but for its kinds."""
+        for name in _PLAIN:
+            setattr(recording, name, getattr(self, name))
+
+
+#: What a recording and its value have alike.
+_PLAIN = tuple(name for name in RecordingValue.__struct_fields__ if name != "kinds")
 
 
 class EventValue(msgspec.Struct, omit_defaults=True):
@@ -57,13 +85,26 @@ def retired_key(recording: Recording, id: int) -> bytes:
     return b"%sr/%d/" % (recording.prefix, id)
 
 
-def event_key(recording: Recording, kind: KindOfEvent, cpu: int) -> bytes:
-    """For the next event of a kind on a CPU."""
-    return b"%se/%d/%d/%d/" % (recording.prefix, kind.id, cpu, len(kind.events))
+def before_key(recording: Recording, id: int) -> bytes:
+    return b"%sb/%d/" % (recording.prefix, id)
+
+
+def event_key(recording: Recording, kind: KindOfEvent, cpu: int, kernel_id: int) -> bytes:
+    return b"%se/%d/%d/%d/" % (recording.prefix, kind.id, cpu, kernel_id)
+
+
+def remember_before(keeper: KeeperLink, recording: Recording, kind: KindOfEvent) -> None:
+    """Put what events of this kind counted before they died, if any did."""
+    if kind.before:
+        counts = msgspec.json.encode(list(kind.before.values()))
+        keeper.put(before_key(recording, kind.id), counts)
+
+
+def value_of(recording: Recording) -> RecordingValue:
+    plain = {name: getattr(recording, name) for name in _PLAIN}
+    return RecordingValue(**plain, kinds=list(recording.kinds))
 
 
 def remember(keeper: KeeperLink, recording: Recording) -> None:
     """Put the recording's own value, which makes all its other keys count."""
-    plain = {name: getattr(recording, name) for name in RecordingValue.__struct_fields__[:-1]}
-    value = RecordingValue(**plain, kinds=list(recording.kinds))
-    keeper.put(recording.prefix, msgspec.json.encode(value))
+    keeper.put(recording.prefix, msgspec.json.encode(value_of(recording)))

@@ -11,6 +11,7 @@ import selectors
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -23,6 +24,7 @@ from perfkeep.wire.messages import INTERFACE, METHODS, SERVICE_METHODS, VARLINK_
 
 _INTERFACES = {INTERFACE: METHODS, VARLINK_SERVICE: SERVICE_METHODS}
 _SLOW = {"CopyRing"}
+_CHANGES = {"Start", "Claim", "ClaimEvent", "Remove", "SetAccess", "Collect", "Rejoin"}
 
 
 def parse_call(data: bytes) -> tuple[str, msgspec.Struct, int]:
@@ -56,11 +58,21 @@ class Service:
 
     Args:
         linger_s: with no recording and no client for this long, the instance ends.
+        changed: called when a request may have changed what there is.
+        left: called with the id of a recording when the opener sent for it has gone.
     """
 
-    def __init__(self, methods: Methods, linger_s: float) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        linger_s: float,
+        changed: Callable[[], None] = lambda: None,
+        left: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.methods = methods
         self.linger_s = linger_s
+        self.changed = changed
+        self.left = left
         self.selector = selectors.DefaultSelector()
         self.connections: set[Connection] = set()
         self._done: deque[tuple[Connection, Reply, list[OwnedFd]]] = deque()
@@ -81,9 +93,16 @@ class Service:
     def idle(self) -> bool:
         return not self.connections and not len(self.methods.recordings.registry)
 
-    def step(self) -> bool:
-        """Wait for something and deal with it. False: nobody came while all was idle."""
-        ready = self.selector.select(self.linger_s if self.idle else None)
+    @property
+    def working(self) -> bool:
+        """Whether somebody is owed an answer."""
+        return any(one.busy or one.sending for one in self.connections)
+
+    def step(self, timeout: float | None = None) -> bool:
+        """Wait for something, for at most so many seconds, and deal with it. False: nobody came
+        while all was idle.
+        """
+        ready = self.selector.select(self.linger_s if self.idle else timeout)
         for key, mask in ready:
             if isinstance(key.data, Connection):
                 self._serve(key.data, mask)
@@ -101,6 +120,13 @@ class Service:
             self._turn_away(listener, error)
             return
         connection = Connection(sock)
+        self.connections.add(connection)
+        self._watch(connection, selectors.EVENT_READ)
+
+    def employ(self, sock: socket.socket, opens_for: int) -> None:
+        """Serve the opener at the other end, which works for this recording."""
+        connection = Connection(sock)
+        connection.opens_for = opens_for
         self.connections.add(connection)
         self._watch(connection, selectors.EVENT_READ)
 
@@ -182,6 +208,8 @@ class Service:
             if not isinstance(error, PerfkeepError):
                 print(f"perfkeep-broker: {name} failed: {error!r}", flush=True)
             return failure(error), []
+        if name in _CHANGES:
+            self.changed()
         return Reply(msgspec.Raw(msgspec.json.encode(result))), fds
 
     def _work(self, connection: Connection, name: str, parameters: msgspec.Struct) -> None:
@@ -203,3 +231,5 @@ class Service:
         self._watch(connection, 0)
         self.connections.discard(connection)
         connection.close()
+        if connection.opens_for:
+            self.left(connection.opens_for)

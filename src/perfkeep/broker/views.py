@@ -6,10 +6,11 @@ Nothing here changes a recording.
 from __future__ import annotations
 
 import errno
+import time
 from copy import deepcopy
 
 from perfkeep.abi.perf_event import Attr, ReadFormat
-from perfkeep.broker.permission import check
+from perfkeep.broker.permission import Level, check, find, sees
 from perfkeep.broker.registry import Recording, Registry
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
@@ -17,6 +18,13 @@ from perfkeep.kernel import cpus, perf_fd
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.socket import Peer
+
+
+def _expires(recording: Recording) -> int | None:
+    if recording.expires_ns is None:
+        return None
+    left = recording.expires_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return time.time_ns() + left
 
 
 class Views:
@@ -41,6 +49,10 @@ class Views:
                 messages.EventInfo(kind.id, kind.kind.event, kind.cpus)
                 for kind in recording.kinds.values()
             ],
+            _expires(recording),
+            recording.gaps,
+            recording.offline,
+            recording.problem,
         )
 
     def _state(self, recording: Recording) -> messages.State:
@@ -55,24 +67,25 @@ class Views:
         While an event of a CPU is enabled its time runs, so two readings differ. The time of a
         task's event runs only while the task does; there we know what we were told.
         """
-        kind = next(iter(recording.kinds.values()))
+        kind, event = next(
+            (kind, event)
+            for kind in recording.kinds.values()
+            for event in kind.events
+            if event.cpu not in recording.offline or recording.offline == recording.cpus
+        )
         read_format = Attr.unpack(kind.kind.attr).read_format
         if not read_format & ReadFormat.TOTAL_TIME_ENABLED or not recording.of_cpus:
             return recording.enabled
-        fd = kind.events[0].fd.fileno()
+        fd = event.fd.fileno()
         first, second = perf_fd.read(fd, read_format), perf_fd.read(fd, read_format)
         return second.time_enabled_ns > first.time_enabled_ns
 
     def visible(self, peer: Peer) -> messages.Recordings:
         """What this peer may see, oldest first."""
-        return messages.Recordings(
-            [self.info(one) for one in self.registry if peer.uid in (0, one.owner.uid)]
-        )
+        return messages.Recordings([self.info(one) for one in self.registry if sees(peer, one)])
 
     def show(self, peer: Peer, name: str) -> messages.RecordingInfo:
-        recording = self.registry.get(name)
-        check(peer.uid, recording.owner.uid, name, "look at")
-        return self.info(recording)
+        return self.info(find(self.registry, peer, name, Level.READ, "look at"))
 
     def show_event(self, peer: Peer, id: int) -> messages.EventShown:
         """What an id stands for, or stood for while its event belonged to its recording.
@@ -86,17 +99,19 @@ class Views:
         else:
             recording, found = self.registry.kind(id)
             kind = found.kind
-        check(peer.uid, recording.owner.uid, recording.name, "look at")
+        check(peer, recording, Level.READ, "look at")
         return messages.EventShown(recording.name, kind)
 
     def stat(self, peer: Peer, name: str) -> messages.Stat:
         """The counts of every event, summed per CPU."""
-        recording = self.registry.get(name)
-        check(peer.uid, recording.owner.uid, name, "read")
+        recording = find(self.registry, peer, name, Level.READ, "read")
         events = []
         for kind in recording.kinds.values():
             read_format = Attr.unpack(kind.kind.attr).read_format
-            sums: dict[int, list[int]] = {}
+            sums = {
+                cpu: [one.value, one.time_enabled_ns, one.time_running_ns, one.lost]
+                for cpu, one in kind.before.items()
+            }
             for event in kind.events:
                 got = perf_fd.read(event.fd.fileno(), read_format)
                 total = sums.setdefault(event.cpu, [0, 0, 0, 0])
@@ -116,7 +131,7 @@ class Views:
         if cpu < 0 or cpu not in cpus.possible():
             raise BrokerError(errno.EINVAL, f"there is no CPU {cpu} on this machine")
         recording, kind = self.registry.kind(id)
-        check(peer.uid, recording.owner.uid, recording.name, "reopen")
+        check(peer, recording, Level.CONTROL, "reopen")
         events = [event for event in kind.events if event.cpu == cpu]
         if not events:
             raise BrokerError(
@@ -138,8 +153,7 @@ class Views:
 
     def begin_snapshot(self, peer: Peer, name: str) -> tuple[messages.Snapshot, list[MappedRing]]:
         """What a snapshot will hold, and the rings to copy, which stay though it be claimed."""
-        recording = self.registry.get(name)
-        check(peer.uid, recording.owner.uid, name, "take a snapshot of")
+        recording = find(self.registry, peer, name, Level.READ, "take a snapshot of")
         kinds = {
             id: messages.KindInSnapshot(id, gone.kind, deepcopy(gone.kernel_ids))
             for id, gone in recording.retired.items()

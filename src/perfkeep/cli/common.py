@@ -51,6 +51,16 @@ def add_events(parser: argparse.ArgumentParser, filters: bool = True) -> None:
         parser.add_argument("-g", "--call-graph", action="store_true", help="record call chains")
 
 
+def add_access(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--owner", metavar="USER", help="whose it is; only root may give it away")
+    parser.add_argument("--group", metavar="GROUP", help="whose members the mode is about")
+    parser.add_argument(
+        "--mode",
+        metavar="MODE",
+        help="who else may what, like 0640: r sees and takes snapshots, w controls",
+    )
+
+
 def recording_name(text: str) -> str:
     """Only the length: the broker knows what else a name may be.
 
@@ -62,6 +72,20 @@ def recording_name(text: str) -> str:
     if not 0 < len(text) <= 64:
         raise UsageError(f"a recording's name has 1 to 64 characters, this one has {len(text)}")
     return text
+
+
+def mode(text: str) -> int:
+    """ "0640" as chmod takes it.
+
+    Raises:
+        UsageError: no octal number.
+    """
+    from perfkeep.errors import UsageError
+
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise UsageError(f"{text!r} is no mode; write it in octal digits, like 0640") from None
 
 
 def need_events(options: argparse.Namespace) -> list[tuple[str, str | None]]:
@@ -91,7 +115,12 @@ def printable(text: str) -> str:
 
 def age(created_ns: int) -> str:
     """How long ago, in the largest unit: "3m"."""
-    seconds = max(0, time.time_ns() - created_ns) // 10**9
+    return span(time.time_ns() - created_ns)
+
+
+def span(ns: int) -> str:
+    """A time in its largest unit: "3m"."""
+    seconds = max(0, ns) // 10**9
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{seconds // length}{unit}"
@@ -143,6 +172,26 @@ def as_json(info: RecordingInfo) -> dict[str, object]:
             "overwrites": info.ring.overwrites,
         },
         "events": [{"id": e.id, "event": e.event, "cpus": e.cpus} for e in info.events],
+        "expires": None if info.expires_ns is None else utc(info.expires_ns),
+        "offline_cpus": info.offline,
+        "gaps": [
+            {
+                "since": utc(gap.since_ns),
+                "until": None if gap.until_ns is None else utc(gap.until_ns),
+                "cpus": gap.cpus,
+                "why": gap.why,
+            }
+            for gap in info.gaps
+        ],
+        "problem": info.problem,
+        "spill": info.spill
+        and {
+            "directory": info.spill.directory,
+            "every_ms": info.spill.every_ns // 10**6,
+            "last": utc(info.spill.last_ns) if info.spill.last_ns else None,
+            "bytes": info.spill.bytes,
+            "problem": info.spill.problem,
+        },
     }
 
 

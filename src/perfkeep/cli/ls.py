@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import age, as_json, print_json, user_name
+from perfkeep.cli.common import age, as_json, print_json, say, user_name
 from perfkeep.cli.table import render
 from perfkeep.client.recording import infos
 from perfkeep.kernel.cpus import format_list
@@ -14,6 +14,9 @@ from perfkeep.wire.messages import RecordingInfo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs: docs/json.md")
+    parser.add_argument(
+        "--all", action="store_true", help="of every instance that answers, the system's and users'"
+    )
 
 
 def _row(info: RecordingInfo) -> list[str]:
@@ -24,7 +27,7 @@ def _row(info: RecordingInfo) -> list[str]:
     return [
         info.name,
         str(info.id),
-        info.state,
+        _state(info),
         age(info.created_ns),
         user_name(info.owner.uid),
         cpus,
@@ -34,15 +37,38 @@ def _row(info: RecordingInfo) -> list[str]:
     ]
 
 
+def _state(info: RecordingInfo) -> str:
+    """With a mark when something is or was missing: show tells what."""
+    return info.state + ("!" if info.problem or info.gaps or info.offline else "")
+
+
 HEADER = ["NAME", "ID", "STATE", "AGE", "OWNER", "CPUS", "RING", "TARGET", "EVENTS"]
 
 
+def _all(json: bool) -> int:
+    from perfkeep.client.instances import others_too
+
+    found = list(others_too())
+    if json:
+        print_json([{**as_json(info), "instance": where} for where, info in found])
+    elif found:
+        rows = [[where, *_row(info)] for where, info in found]
+        print(render(["INSTANCE", *HEADER], rows, right=(2, 4, 7)))
+    else:
+        print("no recordings that you may see, in any instance")
+    return 0
+
+
 def run(options: argparse.Namespace) -> int:
+    if options.all:
+        return _all(options.json)
     found = infos()
     if options.json:
         print_json([as_json(info) for info in found])
     elif found:
         print(render(HEADER, [_row(info) for info in found], right=(1, 3, 6)))
+        if any(info.gaps or info.offline or info.problem for info in found):
+            say("! something was missed; perfkeep show NAME tells what and when")
     else:
         print("no recordings; start one with: perfkeep start NAME -e sched:sched_switch")
     return 0

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import time
 
-from perfkeep.cli.common import age, as_json, group_name, print_json, recording_name, user_name, utc
-from perfkeep.cli.table import render
+from perfkeep.cli.common import (
+    age,
+    as_json,
+    group_name,
+    print_json,
+    recording_name,
+    span,
+    user_name,
+    utc,
+)
+from perfkeep.cli.table import plain, render
 from perfkeep.client.recording import Recording
 from perfkeep.kernel.cpus import format_list
-from perfkeep.units import format_size
+from perfkeep.units import format_duration, format_size
+from perfkeep.wire.messages import SpillInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", type=recording_name)
     parser.add_argument("--json", action="store_true", help="for programs: docs/json.md")
+
+
+def _spill(spill: SpillInfo) -> str:
+    words = f"{spill.directory}, every {format_duration(spill.every_ns)}"
+    last = f"{age(spill.last_ns)} ago" if spill.last_ns else "not yet"
+    return f"{words}, last {last}{'; ' + spill.problem if spill.problem else ''}"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,10 +42,22 @@ def run(options: argparse.Namespace) -> int:
     print(f"name     {info.name} (id {info.id}), {info.state}")
     print(f"created  {utc(info.created_ns)}, {age(info.created_ns)} ago")
     print(f"owner    {user_name(owner.uid)}, group {group_name(info.gid)}, mode {info.mode:04o}")
-    print(f"by       pid {owner.pid}: {owner.command}")
-    print(f"records  {info.target}")
+    print(f"by       pid {owner.pid}: {plain(owner.command)}")
+    print(f"records  {plain(info.target)}")
     full = "" if info.ring.overwrites else ", stops when it is full"
     print(f"ring     {format_size(info.ring.bytes_per_cpu)} per CPU, {info.ring.kind}{full}")
+    if info.expires_ns is not None:
+        print(f"ends     {utc(info.expires_ns)}, in {span(info.expires_ns - time.time_ns())}")
+    if info.offline:
+        print(f"offline  CPU {format_list(info.offline)}: it goes on when they are back")
+    if info.spill is not None:
+        print(f"spill    {_spill(info.spill)}")
+    for gap in info.gaps:
+        on = "" if gap.cpus is None else f", CPU {format_list(gap.cpus)}"
+        until = "now" if gap.until_ns is None else utc(gap.until_ns)
+        print(f"gap      {utc(gap.since_ns)} to {until}{on}: {plain(gap.why)}")
+    if info.problem:
+        print(f"problem  {plain(info.problem)}")
     rows = [[str(e.id), format_list(e.cpus), e.event] for e in info.events]
     print(render(["ID", "CPUS", "EVENT"], rows, right=(0,)))
     return 0

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from perfkeep.cli.common import printable, recording_name, say
-from perfkeep.cli.table import render
+from perfkeep.cli.common import printable, recording_name, say, utc
+from perfkeep.cli.table import plain, render
 
 if TYPE_CHECKING:
     from perfkeep.client.snapshot import Snapshot
     from perfkeep.formats.perf_data import CpuCoverage
+    from perfkeep.wire.messages import Gap
 
 _INCOMPLETE = 3
 _STDOUT = "-"
@@ -96,9 +97,9 @@ def run(options: argparse.Namespace) -> int:
         if path != _STDOUT:
             print(_table(snapshot.coverage.cpus))
             print(f"written to {printable(path)}")
-    if snapshot.coverage.complete:
+    if snapshot.complete:
         return 0
-    say(_missing(snapshot.coverage.cpus))
+    say(_missing(snapshot.coverage.cpus, snapshot.gaps))
     return _INCOMPLETE
 
 
@@ -125,7 +126,7 @@ def _table(cpus: list[CpuCoverage]) -> str:
     return render(header, rows, right=(0, 1, 2, 3, 4, 5, 6))
 
 
-def _missing(cpus: list[CpuCoverage]) -> str:
+def _missing(cpus: list[CpuCoverage], gaps: list[Gap]) -> str:
     """Why a snapshot is not complete, in one sentence."""
     from perfkeep.kernel.cpus import format_list
 
@@ -139,4 +140,10 @@ def _missing(cpus: list[CpuCoverage]) -> str:
         )
     if lost:
         reasons.append(f"the kernel had no room for {lost:,} samples")
+    for gap in gaps:
+        until = "until now" if gap.until_ns is None else f"to {utc(gap.until_ns)}"
+        on = "" if gap.cpus is None else f" on CPU {format_list(gap.cpus)}"
+        reasons.append(
+            f"nothing was recorded{on} from {utc(gap.since_ns)} {until} ({plain(gap.why)})"
+        )
     return f"this snapshot is not complete: {' and '.join(reasons)}"

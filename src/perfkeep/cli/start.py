@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 
 from perfkeep.cli.common import (
+    add_access,
     add_events,
+    mode,
     need_events,
     print_made,
     raise_fd_limit,
@@ -24,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     target.add_argument("-p", "--pid", type=int, help="only this process, and what it forks")
     target.add_argument("--cgroup", metavar="PATH", help="only the tasks of this cgroup")
     parser.add_argument("--ring", metavar="SIZE", help="of history per CPU; 8M unless given")
+    add_access(parser)
+    parser.add_argument("--ttl", metavar="TIME", help="it ends by itself after this long: 1h")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,6 +46,10 @@ def run(options: argparse.Namespace) -> int:
         cgroup=options.cgroup,
         ring=options.ring,
         call_chains=options.call_graph,
+        owner=options.owner,
+        group=options.group,
+        mode=None if options.mode is None else mode(options.mode),
+        ttl=options.ttl,
     )
     for note in recording.notes:
         say(note)

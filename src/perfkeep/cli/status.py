@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import cast
 
-from perfkeep.cli.common import print_json
+import msgspec
+
+from perfkeep.cli.common import print_json, user_name
+from perfkeep.cli.table import plain, render
 from perfkeep.client.connection import call
 from perfkeep.units import format_size
 from perfkeep.wire import messages
@@ -32,6 +36,21 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+_USERS = ["USER", "RECORDINGS", "EVENTS", "RINGS"]
+
+
+def _user(one: messages.Usage) -> list[str]:
+    def of(has: int, most: int | None, form: Callable[[int], str] = str) -> str:
+        return form(has) if most is None else f"{form(has)} of {form(most)}"
+
+    return [
+        user_name(one.uid),
+        of(one.recordings, one.most_recordings),
+        of(one.events, one.most_events),
+        of(one.ring_bytes, one.most_ring_bytes, format_size),
+    ]
+
+
 def run(options: argparse.Namespace) -> int:
     got = cast(messages.Status, call("GetStatus", messages.Nothing())[0])
     if options.json:
@@ -46,6 +65,13 @@ def run(options: argparse.Namespace) -> int:
                 "ring_bytes": got.ring_bytes,
                 "broker": _numbers(got.broker),
                 "keeper": _numbers(got.keeper),
+                "state": got.state,
+                "state_bytes": got.state_bytes,
+                "spill_bytes": got.spill_bytes,
+                "log_bytes": got.log_bytes,
+                "users": [msgspec.structs.asdict(one) for one in got.users],
+                "sandbox": got.sandbox,
+                "problems": got.problems,
             }
         )
         return 0
@@ -57,4 +83,12 @@ def run(options: argparse.Namespace) -> int:
     for name, one in (("broker", got.broker), ("keeper", got.keeper)):
         rss = format_size(one.rss_bytes)
         print(f"{name}     pid {one.pid}, {rss} resident, {one.cpu_ms} ms of CPU time")
+    print(f"sandbox    {got.sandbox}")
+    disk = f"{format_size(got.state_bytes)} of definitions, {format_size(got.log_bytes)} of logs"
+    print(f"on disk    {disk}, {format_size(got.spill_bytes)} of spilled rings")
+    print(f"state      {got.state}")
+    if got.users:
+        print(render(_USERS, [_user(one) for one in got.users], right=(1, 2, 3)))
+    for problem in got.problems:
+        print(f"problem    {plain(problem)}")
     return 0

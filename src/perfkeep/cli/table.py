@@ -14,12 +14,18 @@ def bold(text: str) -> str:
     return text
 
 
+def plain(text: str) -> str:
+    """What others wrote, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def render(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns as wide as their widest cell, two spaces apart.
 
     Args:
         right: indices of the columns that are aligned to the right.
     """
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

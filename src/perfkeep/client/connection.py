@@ -39,11 +39,12 @@ class Connection:
 
     Args:
         where: the instance; its broker is started if none answers.
+        sock: connected to it already.
     """
 
-    def __init__(self, where: Instance) -> None:
+    def __init__(self, where: Instance, sock: socket.socket | None = None) -> None:
         self.where = where
-        self.channel = Channel(connect(where))
+        self.channel = Channel(sock or connect(where))
 
     def call(
         self,
@@ -128,7 +129,12 @@ class Connection:
         self.close()
 
 
-def _try_connect(path: str) -> socket.socket | None:
+def try_connect(path: str) -> socket.socket | None:
+    """A socket to whoever listens there; None: nobody.
+
+    Raises:
+        OSError: EACCES: not for this user.
+    """
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.connect(path)
@@ -153,7 +159,7 @@ def connect(where: Instance) -> socket.socket:
     pause = 0.002
     launch_at, failures = 0.0, 0
     while True:
-        sock = _try_connect(where.socket)
+        sock = try_connect(where.socket)
         if sock is not None:
             return sock
         if time.monotonic() > launch_at:

@@ -112,17 +112,19 @@ def kind_of(event: Event, attr: Attr, filter: str | None = None) -> messages.Kin
     tracepoint = event.tracepoint and messages.Tracepoint(
         event.tracepoint.system, event.tracepoint.name, event.tracepoint.id, event.tracepoint.format
     )
-    return messages.Kind(event.text, event.name, attr.pack(), tracepoint, filter)
+    return messages.Kind(event.text, event.name, attr.pack(), tracepoint, filter, event.group)
 
 
-def open_one(event: Event, attr: Attr, pid: int, cpu: int, group: int = -1) -> OwnedFd:
+def open_one(
+    event: Event, attr: Attr, pid: int, cpu: int, group: int = -1, flags: OpenFlag = _NO_FLAGS
+) -> OwnedFd:
     """perf_event_open(2), once more without what an older kernel lacks.
 
     Raises:
         KernelRefused: in words.
     """
     try:
-        return _open(event, attr, pid, cpu, group)
+        return _open(event, attr, pid, cpu, group, flags)
     except OSError as error:
         where = f"CPU {cpu}" if pid < 0 else f"task {pid}"
         raise refusal.of_open(error, event.text, where) from error
@@ -202,7 +204,7 @@ class _Opener:
             fd.close()
 
 
-def _threads(pid: int, seen: set[int]) -> Iterator[int]:
+def threads(pid: int, seen: set[int]) -> Iterator[int]:
     """Threads of a process that were not seen before, until there are no more.
 
     One that starts while others are opened is a child of one that is open already, and
@@ -248,12 +250,12 @@ def open_events(chosen: Sequence[Wanted], to: Target, call_chains: bool = False)
 
 def _open_target(opener: _Opener, to: Target) -> None:
     if to.cgroup is not None:
-        with _cgroup(to.cgroup) as directory:
+        with cgroup_directory(to.cgroup) as directory:
             opener.open_all(directory.fileno(), OpenFlag.PID_CGROUP)
     elif to.pid is None:
         opener.open_all(-1, OpenFlag(0))
     else:
-        for thread in _threads(to.pid, set()):
+        for thread in threads(to.pid, set()):
             before = len(opener.fds)
             try:
                 opener.open_all(thread, OpenFlag(0))
@@ -270,7 +272,7 @@ def _forget(opener: _Opener, keep: int) -> None:
     del opener.fds[keep:], opener.slots[keep:]
 
 
-def _cgroup(path: str) -> OwnedFd:
+def cgroup_directory(path: str) -> OwnedFd:
     """A cgroup's directory, by its path or by its name below the cgroup2 mount.
 
     Raises:

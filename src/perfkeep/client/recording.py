@@ -98,6 +98,22 @@ class Recording:
             ids += found
         call("Remove", messages.Remove(self.name, ids))
 
+    def chmod(self, mode: int) -> None:
+        """Who else may what: r is to see, to count and to take snapshots, w is control.
+
+        Raises:
+            BrokerError: EPERM: policy does not let this user share.
+        """
+        call("SetAccess", messages.SetAccess(self.name, access(mode=mode)))
+
+    def chown(self, owner: str | int | None = None, group: str | int | None = None) -> None:
+        """Give it to somebody else, which only root may, or to a group that the owner is of."""
+        call("SetAccess", messages.SetAccess(self.name, access(owner, group)))
+
+    def expire(self, ttl: str | float | None) -> None:
+        """Have it end by itself after this long; None: it stays until it is claimed."""
+        call("Expire", messages.Expire(self.name, time_to_live(ttl)))
+
     def claim(self) -> None:
         """End it: its events die when the last fd of each is closed."""
         call("Claim", Named(self.name))
@@ -116,6 +132,10 @@ def start(
     ring: str | int | None = None,
     call_chains: bool = False,
     enable: bool = True,
+    owner: str | int | None = None,
+    group: str | int | None = None,
+    mode: int | None = None,
+    ttl: str | float | None = None,
 ) -> Recording:
     """Start a recording that goes on when this process has gone.
 
@@ -128,6 +148,10 @@ def start(
         ring: bytes per CPU ("8M" or a number), a power of two pages; None: 8 MiB, or as much
             as this user may lock.
         call_chains: record the call chain with each sample.
+        enable: whether it records from the beginning.
+        owner, group, mode: who may what, names or numbers, Unix style; None: the caller's own,
+            and 0o600. r is to see, to count and to take snapshots, w is control.
+        ttl: it ends by itself after this long.
 
     Raises:
         SpecError: an event spec, with the part that is wrong.
@@ -147,12 +171,63 @@ def start(
     opened = opening.open_events(wanted, to, call_chains)
     try:
         request = messages.Start(
-            name, messages.Ring("backward", size), opened.kinds, opened.slots, str(to), enable
+            name,
+            messages.Ring("backward", size),
+            opened.kinds,
+            opened.slots,
+            str(to),
+            enable,
+            access=access(owner, group, mode),
+            ttl_ns=time_to_live(ttl),
+            every_cpu=cpus is None,
         )
         started, _ = call("Start", request, opened.fds)
     finally:
         opened.close()
     return Recording(cast(messages.Started, started).name, opened.notes)
+
+
+def access(
+    owner: str | int | None = None, group: str | int | None = None, mode: int | None = None
+) -> messages.Access:
+    """Who may what, with names made numbers.
+
+    Raises:
+        UsageError: no such user or group; a mode that has more than r and w.
+    """
+    if mode is not None and mode & ~0o666:
+        raise UsageError(f"a mode has r and w only, like 0640; {mode:04o} has more")
+    return messages.Access(_id(owner, "user"), _id(group, "group"), mode)
+
+
+def _id(name: str | int | None, what: str) -> int | None:
+    if name is None or isinstance(name, int):
+        return name
+    if name.isdecimal() and len(name) < 11:
+        return int(name)
+    import grp
+    import pwd
+
+    try:
+        return pwd.getpwnam(name).pw_uid if what == "user" else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise UsageError(f"there is no {what} {name!r}") from None
+
+
+def time_to_live(ttl: str | float | None) -> int | None:
+    """Nanoseconds.
+
+    Raises:
+        UsageError: no time span, or none at all.
+    """
+    if ttl is None:
+        return None
+    from perfkeep.units import parse_duration
+
+    found = parse_duration(ttl)
+    if found <= 0:
+        raise UsageError(f"a time to live of {ttl!r} would be over at once")
+    return found
 
 
 def recordings() -> list[Recording]:

@@ -44,14 +44,23 @@ class Snapshot:
         coverage: per CPU the first and last time, what was overwritten or lost, and whether
             the asked-for span was reached.
         recording: what the recording was at the time.
+        gaps: when nothing was recorded, within the span that was asked for.
+        complete: whether it has all that was asked for.
     """
 
     def __init__(
-        self, path: str | None, coverage: Coverage, recording: RecordingInfo, data: BinaryIO | None
+        self,
+        path: str | None,
+        coverage: Coverage,
+        recording: RecordingInfo,
+        gaps: list[messages.Gap],
+        data: BinaryIO | None,
     ) -> None:
         self.path = path
         self.coverage = coverage
         self.recording = recording
+        self.gaps = gaps
+        self.complete = coverage.complete and not gaps
         self._data = data
 
     def open(self) -> BinaryIO:
@@ -78,6 +87,25 @@ class Snapshot:
         self.close()
 
 
+def gaps_in(recording: RecordingInfo, coverage: Coverage, window: Window) -> list[messages.Gap]:
+    """The gaps that reach into what was asked for: the window, or all that the rings hold. Rings
+    that have not wrapped since a gap hold nothing older only because of it.
+    """
+    ahead = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    begin, end = 0, time.time_ns()
+    if window.since_ns is not None:
+        begin = window.since_ns + ahead
+    elif coverage.first_ns is not None and all(cpu.wrapped for cpu in coverage.cpus):
+        begin = coverage.first_ns + ahead
+    if window.until_ns is not None:
+        end = window.until_ns + ahead
+    return [
+        gap
+        for gap in recording.gaps
+        if gap.since_ns < end and (gap.until_ns is None or gap.until_ns > begin)
+    ]
+
+
 def take(
     name: str,
     path: str | None,
@@ -95,7 +123,7 @@ def take(
     if path is not None:
         with AsideFile(path, clobber) as out:
             coverage, info = _write(name, out, window, progress)
-        return Snapshot(path, coverage, info, None)
+        return Snapshot(path, coverage, info, gaps_in(info, coverage, window), None)
     data = os.fdopen(os.memfd_create("perfkeep-snapshot", os.MFD_CLOEXEC), "w+b")
     try:
         coverage, info = _write(name, data, window, progress)
@@ -103,7 +131,7 @@ def take(
     except BaseException:
         data.close()
         raise
-    return Snapshot(None, coverage, info, data)
+    return Snapshot(None, coverage, info, gaps_in(info, coverage, window), data)
 
 
 def _write(

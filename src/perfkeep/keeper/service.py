@@ -20,7 +20,7 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 60.0
 
 
-def answer(link: socket.socket, shelf: Shelf, packet: bytes, fd: int) -> bool:
+def answer(link: socket.socket, shelf: Shelf, lock: int, packet: bytes, fd: int) -> bool:
     """Carry out one request. False: the broker said that everything ends."""
     number = 0
     try:
@@ -34,6 +34,8 @@ def answer(link: socket.socket, shelf: Shelf, packet: bytes, fd: int) -> bool:
             for key, slot in shelf.items():
                 item = packets.Request(packets.PUT, key, slot.value, slot.ring_bytes)
                 packets.send(link, packets.encode(item), slot.fd)
+        elif request.op == packets.LOCK:
+            os.dup2(fd, lock, inheritable=False)
         else:
             shelf.drop(b"")
     except ValueError:
@@ -47,14 +49,14 @@ def answer(link: socket.socket, shelf: Shelf, packet: bytes, fd: int) -> bool:
     return number != 0 or request.op != packets.BYE
 
 
-def serve(link: socket.socket, shelf: Shelf) -> bool:
+def serve(link: socket.socket, shelf: Shelf, lock: int) -> bool:
     """Answer until the broker goes away. False: it said that everything ends."""
     while True:
         packet, fd = packets.receive(link)
         if not packet:
             return True
         try:
-            if not answer(link, shelf, packet, fd):
+            if not answer(link, shelf, lock, packet, fd):
                 return False
         except ConnectionError:
             return True
@@ -88,8 +90,16 @@ def replace_broker(command: list[str], lock: int, pause: float) -> socket.socket
             pause = min(_LONGEST_PAUSE_S, pause * 2 or _FIRST_PAUSE_S)
 
 
+def in_charge(lock: int) -> bool:
+    """Whether the lock names this process. While one keeper hands over to another there are two,
+    and the broker may die: the one that it wrote down goes on, so never both, and never none.
+    """
+    return f"keeper {os.getpid()}\n" in os.pread(lock, 4096, 0).decode(errors="replace")
+
+
 def run(link: socket.socket, lock: int, command: list[str]) -> None:
-    """Keep until the broker says that everything ends, or dies while there is nothing to keep.
+    """Keep until the broker says that everything ends, or dies while there is nothing to keep or
+    another keeper in charge.
 
     Args:
         command: arguments of Python that start a broker, less the link.
@@ -98,10 +108,10 @@ def run(link: socket.socket, lock: int, command: list[str]) -> None:
     pause = 0.0
     while True:
         since = time.monotonic()
-        if not serve(link, shelf):
+        if not serve(link, shelf, lock):
             return
         link.close()
-        if not len(shelf):
+        if not len(shelf) or not in_charge(lock):
             return
         # A broker that dies of its start must not be started in a tight loop for ever.
         quick = time.monotonic() - since < _QUICK_DEATH_S

@@ -84,14 +84,16 @@ def read(fd: int, read_format: ReadFormat) -> Reading:
 
 
 def decode(words: list[int], read_format: ReadFormat) -> Reading:
-    """The layout of perf_event_open(2), "Reading results"."""
+    """The layout of perf_event_open(2), "Reading results". What is not there, as whoever said
+    that this is the event's read_format was wrong, is 0.
+    """
     at = iter(words)
     group = read_format & ReadFormat.GROUP
-    value = next(at)  # with GROUP this is the number of events; the values come last
-    enabled = next(at) if read_format & ReadFormat.TOTAL_TIME_ENABLED else 0
-    running = next(at) if read_format & ReadFormat.TOTAL_TIME_RUNNING else 0
+    value = next(at, 0)  # with GROUP this is the number of events; the values come last
+    enabled = next(at, 0) if read_format & ReadFormat.TOTAL_TIME_ENABLED else 0
+    running = next(at, 0) if read_format & ReadFormat.TOTAL_TIME_RUNNING else 0
     if group:
-        value = next(at)
-    kernel_id = next(at) if read_format & ReadFormat.ID else 0
-    lost = next(at) if read_format & ReadFormat.LOST else 0
+        value = next(at, 0)
+    kernel_id = next(at, 0) if read_format & ReadFormat.ID else 0
+    lost = next(at, 0) if read_format & ReadFormat.LOST else 0
     return Reading(value, enabled, running, kernel_id, lost)

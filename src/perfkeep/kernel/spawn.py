@@ -6,8 +6,13 @@ import os
 import sys
 
 
-def spawn(command: list[str], keep: tuple[int, ...], log: str | None = None) -> int:
-    """posix_spawn(3) of this Python with `command` as its arguments; gives the pid.
+def spawn(
+    command: list[str],
+    keep: tuple[int, ...],
+    log: str | None = None,
+    python: str | None = None,
+) -> int:
+    """posix_spawn(3) of this Python, or of another, with `command` as its arguments; gives the pid.
 
     Args:
         log: a file that standard output and error are appended to, with no standard input;
@@ -26,9 +31,8 @@ def spawn(command: list[str], keep: tuple[int, ...], log: str | None = None) -> 
     for fd in keep:
         os.set_inheritable(fd, True)
     try:
-        return os.posix_spawn(
-            sys.executable, [sys.executable, *command], os.environ, file_actions=actions
-        )
+        python = python or sys.executable
+        return os.posix_spawn(python, [python, *command], os.environ, file_actions=actions)
     finally:
         for fd in keep:
             os.set_inheritable(fd, False)

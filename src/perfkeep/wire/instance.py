@@ -21,7 +21,7 @@ _LONGEST = 107
 class Instance:
     """The paths of one instance."""
 
-    __slots__ = ("devices", "directory", "lock", "log", "socket")
+    __slots__ = ("audit", "devices", "directory", "lock", "log", "socket", "state")
 
     def __init__(self, socket: str) -> None:
         self.socket = os.path.abspath(socket)
@@ -35,6 +35,9 @@ class Instance:
         self.directory = os.path.dirname(self.socket)
         self.lock = self.socket + ".lock"
         self.log = self.socket + ".log"
+        self.audit = self.socket + ".audit"
+        #: Definitions of recordings, for when both daemons have died.
+        self.state = _state_directory(self.socket)
         #: What /sys/bus/event_source/devices would have more on a kernel with persistent events.
         self.devices = self.socket + ".devices"
 
@@ -42,13 +45,30 @@ class Instance:
 def current() -> Instance:
     """The instance that this process talks to."""
     named = os.environ.get("PERFKEEP_SOCKET")
-    if named:
-        return Instance(named)
-    if os.geteuid() == 0:
-        return Instance("/run/perfkeep/perfkeep.sock")
+    return Instance(named or (SYSTEM if os.geteuid() == 0 else of_user()))
+
+
+#: The socket of root's instance.
+SYSTEM = "/run/perfkeep/perfkeep.sock"
+
+
+def of_user() -> str:
+    """The socket of this user's own instance, unless PERFKEEP_SOCKET names another."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = f"{runtime}/perfkeep" if runtime else f"/tmp/perfkeep-{os.geteuid()}"
-    return Instance(f"{base}/perfkeep.sock")
+    return f"{base}/perfkeep.sock"
+
+
+def _state_directory(socket: str) -> str:
+    named = os.environ.get("PERFKEEP_STATE")
+    if named:
+        return os.path.abspath(named)
+    if socket == SYSTEM:
+        return "/var/lib/perfkeep"
+    home = os.environ.get("HOME", "")
+    if os.geteuid() and home and socket == of_user():
+        return f"{os.environ.get('XDG_STATE_HOME') or f'{home}/.local/state'}/perfkeep"
+    return f"{socket}.state"
 
 
 def daemons(instance: Instance) -> frozenset[int]:

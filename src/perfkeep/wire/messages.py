@@ -6,60 +6,101 @@ description in `org.perfkeep.varlink` is tested against it. Times are nanosecond
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from perfkeep.wire.framing import MAX_FDS
+from perfkeep.wire.structs import (
+    Access,
+    Count,
+    Counts,
+    Cpu,
+    EventCounts,
+    EventInfo,
+    Gap,
+    Id,
+    Kind,
+    KindInSnapshot,
+    Mode,
+    Name,
+    Over,
+    Owner,
+    ProcessStatus,
+    RecordingInfo,
+    Ring,
+    RingKind,
+    Slot,
+    Spill,
+    SpillInfo,
+    State,
+    Text,
+    Tracepoint,
+    Usage,
+)
+
+__all__ = [
+    "FDS_PER_STAGE",
+    "INTERFACE",
+    "MAX_STAGED",
+    "METHODS",
+    "SERVICE_METHODS",
+    "VARLINK_SERVICE",
+    "Access",
+    "Add",
+    "ById",
+    "Collect",
+    "Collected",
+    "CopyRing",
+    "Count",
+    "Counts",
+    "Cpu",
+    "Description",
+    "EventCounts",
+    "EventId",
+    "EventInfo",
+    "EventShown",
+    "Expire",
+    "Gap",
+    "Id",
+    "Info",
+    "InterfaceName",
+    "Kind",
+    "KindInSnapshot",
+    "Missing",
+    "Mode",
+    "Name",
+    "Named",
+    "Nothing",
+    "Over",
+    "Owner",
+    "ProcessStatus",
+    "RecordingInfo",
+    "Recordings",
+    "Rejoin",
+    "Remove",
+    "Reopened",
+    "Ring",
+    "RingCopied",
+    "RingKind",
+    "SetAccess",
+    "Slot",
+    "Snapshot",
+    "Spill",
+    "SpillInfo",
+    "Staged",
+    "Start",
+    "Started",
+    "Stat",
+    "State",
+    "Status",
+    "Text",
+    "Tracepoint",
+    "Upgrade",
+    "Usage",
+]
 
 INTERFACE = "org.perfkeep"
-
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Cpu = Annotated[int, msgspec.Meta(ge=-1, lt=65536)]
-RingKind = Literal["backward", "forward"]
-
-
-class Tracepoint(msgspec.Struct, frozen=True):
-    """A tracepoint as tracefs described it when it was opened."""
-
-    system: Text
-    name: Text
-    id: Count
-    format: Annotated[str, msgspec.Meta(max_length=1 << 17)]
-
-
-class Kind(msgspec.Struct, frozen=True):
-    """One kind of event: what is the same about it on every CPU.
-
-    `event` is the spec that opens it again, `attr` the bytes of struct perf_event_attr
-    (base64 on the wire), `filter` what PERF_EVENT_IOC_SET_FILTER was given.
-    """
-
-    event: Text
-    name: Text
-    attr: Annotated[bytes, msgspec.Meta(min_length=64, max_length=4096)]
-    tracepoint: Tracepoint | None = None
-    filter: Text | None = None
-
-
-class Slot(msgspec.Struct, frozen=True):
-    """What one staged fd is: an event of kind number `kind` (in the same request) on `cpu`."""
-
-    kind: Count
-    cpu: Cpu
-
-
-class Ring(msgspec.Struct, frozen=True):
-    """The ring that each CPU of a recording has.
-
-    One that does not overwrite was mapped writable first: when it is full the newest is lost.
-    """
-
-    kind: RingKind
-    bytes_per_cpu: Count
-    overwrites: bool = True
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -80,6 +121,7 @@ class Start(msgspec.Struct, frozen=True):
     `enable` None leaves the events enabled or not, as each is.
     `adopted`: the events have their rings already, of the size that `ring` says: the first slot
     on each CPU owns one, and the others on that CPU write into it.
+    `ttl_ns`: it ends by itself after this long. `every_cpu`: CPUs that come online join.
     """
 
     name: Name | None
@@ -89,6 +131,62 @@ class Start(msgspec.Struct, frozen=True):
     target: Text
     enable: bool | None
     adopted: bool = False
+    access: Access = Access()
+    ttl_ns: Annotated[int, msgspec.Meta(gt=0, lt=2**62)] | None = None
+    every_cpu: bool = False
+    spill: Spill | None = None
+
+
+class SetAccess(msgspec.Struct, frozen=True):
+    """chmod and chown of a recording."""
+
+    name: Name
+    access: Access
+
+
+class Expire(msgspec.Struct, frozen=True):
+    """From now on it ends by itself after this long; None: it stays until it is claimed."""
+
+    name: Name
+    ttl_ns: Annotated[int, msgspec.Meta(gt=0, lt=2**62)] | None
+
+
+class Rejoin(msgspec.Struct, frozen=True):
+    """The staged fds take the place of events that died with their CPU, or with both daemons.
+
+    Only whom the broker sent for this may call it. The kinds are named by their ids. `problem`
+    says why some or all of them could not be opened.
+    """
+
+    name: Name
+    slots: list[Slot]
+    problem: Text = ""
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """What is to be opened again for one recording, on which CPUs."""
+
+    name: str
+    target: str
+    kinds: dict[int, Kind]
+    cpus: list[int]
+
+
+class Collect(msgspec.Struct, frozen=True):
+    """End what policy says is over; with `dry_run` only tell."""
+
+    dry_run: bool = False
+
+
+class Collected(msgspec.Struct, frozen=True):
+    recordings: list[Over]
+
+
+class Upgrade(msgspec.Struct, frozen=True):
+    """Go on with the code of this package directory, run by this Python."""
+
+    python: Text
+    package: Text
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -138,41 +236,6 @@ class Reopened(msgspec.Struct, frozen=True):
     fds: int
 
 
-class Owner(msgspec.Struct, frozen=True):
-    """Who made a recording, by the kernel's word (SO_PEERCRED) at the time."""
-
-    uid: int
-    gid: int
-    pid: int
-    command: str
-
-
-class EventInfo(msgspec.Struct, frozen=True):
-    """One kind of event in a list."""
-
-    id: int
-    event: str
-    cpus: list[int]
-
-
-State = Literal["running", "disabled", "ended"]
-
-
-class RecordingInfo(msgspec.Struct, frozen=True):
-    """One recording in a list. `created_ns` is CLOCK_REALTIME."""
-
-    name: str
-    id: int
-    state: State
-    created_ns: int
-    owner: Owner
-    mode: int
-    gid: int
-    ring: Ring
-    target: str
-    events: list[EventInfo]
-
-
 class Recordings(msgspec.Struct, frozen=True):
     recordings: list[RecordingInfo]
 
@@ -190,35 +253,9 @@ class EventShown(msgspec.Struct, frozen=True):
     kind: Kind
 
 
-class Counts(msgspec.Struct, frozen=True):
-    """What read(2) of events gives, summed over the events of one CPU."""
-
-    cpu: int
-    value: int
-    time_enabled_ns: int
-    time_running_ns: int
-    lost: int
-
-
-class EventCounts(msgspec.Struct, frozen=True):
-    """The counts of one kind of event."""
-
-    id: int
-    event: str
-    per_cpu: list[Counts]
-
-
 class Stat(msgspec.Struct, frozen=True):
     name: str
     events: list[EventCounts]
-
-
-class KindInSnapshot(msgspec.Struct, frozen=True):
-    """A kind of event with the kernel's ids of its events, per CPU."""
-
-    id: int
-    kind: Kind
-    kernel_ids: dict[int, list[int]]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -251,24 +288,9 @@ class RingCopied(msgspec.Struct, frozen=True):
     head_after: int
 
 
-class ProcessStatus(msgspec.Struct, frozen=True):
-    """What one of the daemons takes of the machine."""
-
-    pid: int
-    rss_bytes: int
-    cpu_ms: int
-
-
-class About(msgspec.Struct, frozen=True):
-    """What the broker knows of its own instance."""
-
-    socket: str
-    log: str
-    version: str
-    keeper_pid: int
-
-
 class Status(msgspec.Struct, frozen=True):
+    """`problems`: what the broker could not do and goes on without, a sentence each."""
+
     socket: str
     log: str
     version: str
@@ -277,6 +299,13 @@ class Status(msgspec.Struct, frozen=True):
     ring_bytes: int
     broker: ProcessStatus
     keeper: ProcessStatus
+    state: str
+    state_bytes: int
+    spill_bytes: int
+    log_bytes: int
+    users: list[Usage]
+    sandbox: str
+    problems: list[str]
 
 
 #: method → (parameters, result)
@@ -294,6 +323,12 @@ METHODS: dict[str, tuple[type[msgspec.Struct], type[msgspec.Struct]]] = {
     "Disable": (Named, Nothing),
     "Claim": (Named, Nothing),
     "ClaimEvent": (Nothing, Nothing),
+    "SetAccess": (SetAccess, Nothing),
+    "Expire": (Expire, Nothing),
+    "Collect": (Collect, Collected),
+    "Upgrade": (Upgrade, Nothing),
+    "GetMissing": (Nothing, Missing),
+    "Rejoin": (Rejoin, Nothing),
     "Reopen": (ById, Reopened),
     "BeginSnapshot": (Named, Snapshot),
     "CopyRing": (CopyRing, RingCopied),

@@ -23,17 +23,38 @@ _CUT_OFF = int(socket.MSG_CTRUNC)
 _FD_BYTES = array.array("i").itemsize
 
 
+# <asm-generic/socket.h>, the same on every machine that has perf; Linux 4.13.
+_SO_PEERGROUPS = 59
+_MOST_GROUPS = 65536  # NGROUPS_MAX
+
+
 class Peer:
-    """Who is at the other end, by the kernel's word (SO_PEERCRED)."""
+    """Who is at the other end, by the kernel's word (SO_PEERCRED, SO_PEERGROUPS), as it was when
+    they connected."""
 
-    __slots__ = ("gid", "pid", "uid")
+    __slots__ = ("gid", "groups", "pid", "uid")
 
-    def __init__(self, pid: int, uid: int, gid: int) -> None:
+    def __init__(self, pid: int, uid: int, gid: int, groups: frozenset[int] = frozenset()) -> None:
         self.pid, self.uid, self.gid = pid, uid, gid
+        #: Supplementary ones, and `gid`.
+        self.groups = groups | {gid}
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    return Peer(*struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+    pid, uid, gid = struct.unpack(
+        "=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
+    return Peer(pid, uid, gid, frozenset(_groups_of(sock)))
+
+
+def _groups_of(sock: socket.socket) -> array.array[int]:
+    for most in (256, _MOST_GROUPS):  # the first is enough for nearly everyone
+        try:
+            return array.array("I", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, most * 4))
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                break
+    return array.array("I")
 
 
 class Channel:

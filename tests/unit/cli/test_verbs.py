@@ -17,7 +17,7 @@ from perfkeep.cli.main import main
 from perfkeep.cli.stat import _row
 from perfkeep.errors import BrokerError
 from perfkeep.formats.perf_data import CpuCoverage
-from perfkeep.wire.messages import Counts, EventCounts, EventInfo, Owner, RecordingInfo, Ring
+from perfkeep.wire.messages import Counts, EventCounts, EventInfo, Gap, Owner, RecordingInfo, Ring
 
 INFO = RecordingInfo(
     "n", 3, "running", 0, Owner(0, 0, 17, "c"), 0o600, 0, Ring("backward", 4096), "all tasks",
@@ -71,8 +71,11 @@ def coverage(cpu: int, lost: int = 0, reached: bool = True) -> CpuCoverage:
 
 
 def test_what_is_missing_from_a_snapshot_is_said_by_cpu_and_number() -> None:
-    said = snapshot._missing([coverage(0), coverage(1, lost=1200, reached=False), coverage(2, 34)])
+    cpus = [coverage(0), coverage(1, lost=1200, reached=False), coverage(2, 34)]
+    gap = Gap(0, None, "CPU 1 went offline", [1])
+    said = snapshot._missing(cpus, [gap])
     assert "the rings of CPU 1 do not reach back" in said and "1,234 samples" in said
+    assert "nothing was recorded on CPU 1 from 1970-01-01T00:00:00.000000Z until now" in said
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,11 @@ def test_a_recording_has_just_the_documented_members() -> None:
         "group": "root",
         "ring": {"kind": "backward", "bytes_per_cpu": 4096, "overwrites": True},
         "events": [{"id": 3, "event": "cpu-clock", "cpus": [0, 1]}],
+        "expires": None,
+        "offline_cpus": [],
+        "gaps": [],
+        "problem": "",
+        "spill": None,
     }
 
 

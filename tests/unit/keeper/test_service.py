@@ -12,7 +12,7 @@ import pytest
 
 from perfkeep.broker.link import KeeperLink
 from perfkeep.errors import Unreachable
-from perfkeep.keeper.service import serve
+from perfkeep.keeper.service import in_charge, serve
 from perfkeep.keeper.shelf import Shelf
 from perfkeep.wire import packets
 from perfkeep.wire.packets import Request
@@ -25,12 +25,13 @@ class Kept:
         ours, self.theirs = packets.link_pair()
         self.link = KeeperLink(ours)
         self.shelf = Shelf()
+        self.lock = os.memfd_create("lock")
         self.went_on: bool | None = None
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
     def _run(self) -> None:
-        self.went_on = serve(self.theirs, self.shelf)
+        self.went_on = serve(self.theirs, self.shelf, self.lock)
         self.theirs.close()
 
     def end(self) -> None:
@@ -38,6 +39,7 @@ class Kept:
         self.thread.join(10)
         assert not self.thread.is_alive()
         self.shelf.drop(b"")
+        os.close(self.lock)
 
 
 @pytest.fixture
@@ -123,3 +125,26 @@ def test_a_keeper_that_dies_before_it_answers_is_unreachable() -> None:
         KeeperLink(ours).drop(b"1/")
     thread.join(10)
     ours.close()
+
+
+def test_a_new_lock_takes_the_place_of_the_old_one(kept: Kept) -> None:
+    number = os.memfd_create("new lock")
+    kept.link.lock(number)
+    assert os.path.sameopenfile(kept.lock, number)
+    os.close(number)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("broker 1\nkeeper {pid}\n", True),
+        ("broker {pid}\nkeeper 1\n", False),
+        ("broker 1\nkeeper {pid}0\n", False),
+        ("", False),
+    ],
+)
+def test_only_the_keeper_that_the_lock_names_is_in_charge(text: str, expected: bool) -> None:
+    lock = os.memfd_create("lock")
+    os.write(lock, text.format(pid=os.getpid()).encode())
+    assert in_charge(lock) is expected
+    os.close(lock)

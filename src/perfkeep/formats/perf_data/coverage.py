@@ -69,6 +69,7 @@ class CpuCoverage:
         overwritten: bytes that were overwritten while they were copied.
         lost: samples that the kernel had no room for, by its own LOST records.
         reached: whether everything since the asked-for beginning is there.
+        wrapped: whether the ring was full, so that it may have held older records before.
     """
 
     cpu: int
@@ -79,6 +80,7 @@ class CpuCoverage:
     overwritten: int = 0
     lost: int = 0
     reached: bool = True
+    wrapped: bool = False
 
 
 @dataclass(slots=True)
@@ -229,6 +231,7 @@ def cut(ring: RingCopy, window: Window, clock: Clock) -> tuple[memoryview, CpuCo
     start, limit, overwritten = valid_part(ring, clock)
     chain = records.walk(ring.data, start, limit)
     covered = CpuCoverage(ring.cpu, overwritten=overwritten)
+    covered.wrapped = len(ring.data) == ring.size
     covered.reached = _reaches(ring, start, limit, chain, window.since_ns, clock)
     if clock.known and window != Window():
         start, end = _inside(ring, start, chain, window, clock)

@@ -1,0 +1,59 @@
+"""Has an instance go on with the code of this package, without a sample missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import perfkeep
+from perfkeep.client.connection import START_TIMEOUT_S, Connection, call, disconnect
+from perfkeep.errors import BrokerError, Unreachable
+from perfkeep.kernel.spawn import spawn
+from perfkeep.wire import instance, messages
+
+
+def upgrade() -> tuple[str, str]:
+    """The versions before and after.
+
+    Raises:
+        BrokerError: EACCES: neither root nor the instance's owner.
+        Unreachable: the new daemons do not answer; the log says why.
+    """
+    package = os.path.dirname(os.path.abspath(perfkeep.__file__))
+    _check_that_it_runs(package)
+    before = _status()
+    call("Upgrade", messages.Upgrade(sys.executable, package))
+    disconnect()
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            after = _status()
+        except Unreachable:
+            after = before  # between the two
+        if after.broker.pid != before.broker.pid and after.keeper.pid != before.keeper.pid:
+            return before.version, after.version
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"the daemons are still those of before after {START_TIMEOUT_S:.0f} s; "
+                f"{before.log} says why"
+            )
+        time.sleep(0.02)
+
+
+def _status() -> messages.Status:
+    with Connection(instance.current()) as connection:
+        return connection.call("GetStatus", messages.Nothing(), messages.Status)[0]
+
+
+def _check_that_it_runs(package: str) -> None:
+    """What cannot even start must not take over."""
+    for room in ("broker", "keeper", "opener"):
+        path = os.path.join(package, room, "__main__.py")
+        pid = spawn(["-I", path, "--try"], ())
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise BrokerError(
+                os.waitstatus_to_exitcode(status) or 1,
+                f"{path} does not start with {sys.executable}; nothing was changed",
+            )

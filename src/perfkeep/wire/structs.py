@@ -1,0 +1,201 @@
+"""What messages are made of: events, rings, owners, recordings as they are described.
+
+Times are nanoseconds. Everything is checked as it arrives: types, lengths and ranges.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Cpu = Annotated[int, msgspec.Meta(ge=-1, lt=65536)]
+Id = Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)]
+Mode = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
+RingKind = Literal["backward", "forward"]
+State = Literal["running", "disabled", "ended"]
+
+
+class Tracepoint(msgspec.Struct, frozen=True):
+    """A tracepoint as tracefs described it when it was opened."""
+
+    system: Text
+    name: Text
+    id: Count
+    format: Annotated[str, msgspec.Meta(max_length=1 << 17)]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind of event: what is the same about it on every CPU.
+
+    `event` is the spec that opens it again, `attr` the bytes of struct perf_event_attr
+    (base64 on the wire), `filter` what PERF_EVENT_IOC_SET_FILTER was given. Kinds of one start
+    that have the same `group` are scheduled together; the first of them leads.
+    """
+
+    event: Text
+    name: Text
+    attr: Annotated[bytes, msgspec.Meta(min_length=64, max_length=4096)]
+    tracepoint: Tracepoint | None = None
+    filter: Text | None = None
+    group: Count | None = None
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """What one staged fd is: an event of kind number `kind` (in the same request) on `cpu`."""
+
+    kind: Count
+    cpu: Cpu
+
+
+class Ring(msgspec.Struct, frozen=True):
+    """The ring that each CPU of a recording has.
+
+    One that does not overwrite was mapped writable first: when it is full the newest is lost.
+    """
+
+    kind: RingKind
+    bytes_per_cpu: Count
+    overwrites: bool = True
+
+
+class Access(msgspec.Struct, frozen=True):
+    """Who may what. None: as it is, or for a new recording the caller's own and 0600.
+
+    `mode`, Unix style: r is to see, to count and to take snapshots; w is to be given the events
+    themselves, which is control. Only the owner and root may end a recording or change this.
+    """
+
+    uid: Id | None = None
+    gid: Id | None = None
+    mode: Mode | None = None
+
+
+class Spill(msgspec.Struct, frozen=True):
+    """Keep a copy of the rings in files, written every so often.
+
+    The files were made by the client and are the last fds of the request: the meta file, and one
+    for each CPU in the order of the CPUs. `directory` is only for people to read.
+    """
+
+    directory: Text
+    every_ns: Annotated[int, msgspec.Meta(ge=10**8, le=10**9 * 86400)]
+
+
+class Over(msgspec.Struct, frozen=True):
+    """A recording that is over, and why."""
+
+    name: str
+    why: str
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Who made a recording, by the kernel's word (SO_PEERCRED) at the time."""
+
+    uid: int
+    gid: int
+    pid: int
+    command: str
+
+
+class EventInfo(msgspec.Struct, frozen=True):
+    """One kind of event in a list."""
+
+    id: int
+    event: str
+    cpus: list[int]
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A time in which nothing was recorded, in CLOCK_REALTIME.
+
+    `until_ns` None: it still lasts. `cpus` None: on all of them.
+    """
+
+    since_ns: int
+    until_ns: int | None
+    why: str
+    cpus: list[int] | None = None
+
+
+class SpillInfo(msgspec.Struct, frozen=True):
+    """How the copy on disk stands. `last_ns` is CLOCK_REALTIME, 0 before the first time."""
+
+    directory: str
+    every_ns: int
+    last_ns: int
+    bytes: int
+    problem: str
+
+
+class RecordingInfo(msgspec.Struct, frozen=True):
+    """One recording in a list. `created_ns` and `expires_ns` are CLOCK_REALTIME.
+
+    `offline`: CPUs whose events died with them and wait for their return. `problem`: why events
+    could not be opened again.
+    """
+
+    name: str
+    id: int
+    state: State
+    created_ns: int
+    owner: Owner
+    mode: int
+    gid: int
+    ring: Ring
+    target: str
+    events: list[EventInfo]
+    expires_ns: int | None = None
+    gaps: list[Gap] = []
+    offline: list[int] = []
+    problem: str = ""
+    spill: SpillInfo | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What read(2) of events gives, summed over the events of one CPU."""
+
+    cpu: int
+    value: int
+    time_enabled_ns: int
+    time_running_ns: int
+    lost: int
+
+
+class EventCounts(msgspec.Struct, frozen=True):
+    """The counts of one kind of event."""
+
+    id: int
+    event: str
+    per_cpu: list[Counts]
+
+
+class KindInSnapshot(msgspec.Struct, frozen=True):
+    """A kind of event with the kernel's ids of its events, per CPU."""
+
+    id: int
+    kind: Kind
+    kernel_ids: dict[int, list[int]]
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    """What one of the daemons takes of the machine."""
+
+    pid: int
+    rss_bytes: int
+    cpu_ms: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What one user's recordings take. None: there is no limit."""
+
+    uid: int
+    recordings: int
+    events: int
+    ring_bytes: int
+    most_recordings: int | None
+    most_events: int | None
+    most_ring_bytes: int | None
