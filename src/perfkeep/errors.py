@@ -73,6 +73,6 @@ class DataError(PerfkeepError):
         offset: byte offset of the first byte that makes no sense.
     """
 
-    def __init__(self, message: str, offset: int) -> None:
-        super().__init__(_errno.EBADMSG, message)
+    def __init__(self, message: str, offset: int, errno: int = _errno.EBADMSG) -> None:
+        super().__init__(errno, message)
         self.offset = offset

@@ -159,7 +159,7 @@ class Trial:
         """All that a request could leave behind, here and with the keeper."""
         self.recordings.graves.clear()  # the loop would, as soon as it has answered
         registry = self.recordings.registry
-        views = Views(registry)
+        views = Views(registry, {})
         return (
             [(one.name, one.id, sorted(one.kinds)) for one in registry],
             [(one.name, value_of(one)) for _, one in self.recordings.state.load()],

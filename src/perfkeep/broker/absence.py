@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,7 +19,7 @@ import msgspec
 from perfkeep.abi.perf_event import Attr, Ioctl, ReadFormat
 from perfkeep.broker.joining import Undo, join
 from perfkeep.broker.leaving import bury_dead
-from perfkeep.broker.recordings import Recordings
+from perfkeep.broker.recordings import Recordings, spill_files
 from perfkeep.broker.registry import Event, KindOfEvent, Recording
 from perfkeep.broker.remembered import remember_before
 from perfkeep.errors import BrokerError, PerfkeepError, Unreachable
@@ -26,6 +27,7 @@ from perfkeep.kernel import cpus, perf_fd
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Counts, Gap, Slot
+from perfkeep.wire.socket import Peer
 
 _RESTARTED = "broker and keeper died at the same moment"
 _WAITS = "its events are being opened again"
@@ -65,7 +67,10 @@ class Absence:
                 continue
             recording.problem = _WAITS
             seen = max(recording.created_ns, *(gap.until_ns or 0 for gap in recording.gaps), 0)
-            gap = Gap(seen, None, _RESTARTED)
+            why = _RESTARTED
+            if recording.spill is not None:
+                why += f"; what was before: perfkeep recover {recording.spill.directory} --list"
+            gap = Gap(seen, None, why)
             recording.gaps = [*(one for one in recording.gaps if one.until_ns), gap]
             recording.offline = []
             self.recordings.take_up(recording)
@@ -110,7 +115,15 @@ class Absence:
         wanted = online if recording.every_cpu else online.intersection(recording.cpus)
         there = {event.cpu for event in recording.events()} - set(recording.offline)
         kinds = {kind.id: kind.kind for kind in recording.kinds.values()}
-        return messages.Missing(recording.name, recording.target, kinds, sorted(wanted - there))
+        lost_files = recording.spill is not None and not recording.spill_files
+        return messages.Missing(
+            recording.name,
+            recording.target,
+            kinds,
+            sorted(wanted - there),
+            recording.ring.bytes_per_cpu,
+            recording.spill.directory if recording.spill and lost_files else None,
+        )
 
     # --- coming back ----------------------------------------------------------------------------
 
@@ -122,6 +135,12 @@ class Absence:
             OSError: what the kernel or the keeper said; nothing has changed.
         """
         try:
+            if request.spills and recording.spill is not None and not recording.spill_files:
+                on = self.missing(recording).cpus
+                owner = Peer(os.getpid(), os.geteuid(), os.getegid())
+                files = spill_files(owner, fds, on, recording.ring.bytes_per_cpu)
+                fds = fds[: -len(files)]
+                self.recordings.take_files(recording, files)
             self._rejoin(recording, self._check(recording, request.slots, fds))
         except Unreachable:
             # No fault of the opener's: with the next keeper another one is sent.

@@ -28,6 +28,7 @@ from perfkeep.broker.service import Service
 from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
 from perfkeep.errors import BrokerError, Unreachable
+from perfkeep.kernel import sandbox
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.spawn import spawn
 from perfkeep.wire import messages, packets
@@ -84,7 +85,9 @@ class Daemon:
         #: What this process cannot do and goes on without, a sentence each.
         self.problems: list[str] = []
         self.audit = Audit(where.audit)
-        self.sandbox = ""
+        # Before the keeper starts, which is born inside.
+        self.sandbox = str(sandbox.enter([where.directory, where.state]))
+        say(self.sandbox)
         self.recordings = Recordings(
             KeeperLink(link or self._start_keeper()),
             SysfsView(where.devices),
@@ -137,6 +140,8 @@ class Daemon:
             self.service.step(0.1)
         self.recordings.schedule()
         self._show_in_sysfs(self.recordings.registry)
+        for recording in self.recordings.registry:
+            self.recordings.spill(recording)
         self._let_in()
         self.door.open()
         say(f"serving {self.where.socket}, {len(self.recordings.registry)} recordings")
@@ -342,6 +347,7 @@ class Daemon:
 
     def _end(self) -> None:
         say(f"ends, with {len(self.recordings.registry)} recordings")
+        self.recordings.spiller.finish()
         for recording in self.recordings.registry:
             self.recordings.state.forget(recording.name)
         self.door.unlink()

@@ -19,7 +19,6 @@ from perfkeep.broker.permission import sees
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.registry import Recording
 from perfkeep.broker.rings import MappedRing
-from perfkeep.broker.views import Views
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
@@ -67,7 +66,7 @@ class Methods:
     def __init__(self, recordings: Recordings, absence: Absence, house: House) -> None:
         self.recordings = recordings
         self.absence = absence
-        self.views = Views(recordings.registry)
+        self.views = recordings.views
         self.house = house
         self._table: dict[str, Callable[[Connection, msgspec.Struct], Answer]] = {
             name: getattr(self, name) for name in METHODS | SERVICE_METHODS
@@ -98,7 +97,7 @@ class Methods:
             process_status(house.keeper_pid),
             house.where.state,
             self.recordings.state.bytes,
-            0,
+            sum(job.bytes for job in self.recordings.spiller.jobs.values()),
             _size(house.where.log) + _size(house.where.audit),
             [quotas.usage(registry, uid, self.recordings.policy) for uid in sorted(uids)],
             house.sandbox,

@@ -29,16 +29,43 @@ from perfkeep.broker.remembered import (
     IDS,
     kind_key,
     remember,
+    spill_key,
     value_of,
 )
-from perfkeep.broker.state import State
+from perfkeep.broker.spill import Job, Spiller
+from perfkeep.broker.spill import check as check_file
+from perfkeep.broker.state import State, boot_id
 from perfkeep.broker.sysfs import SysfsView
+from perfkeep.broker.views import Views
 from perfkeep.errors import BrokerError
 from perfkeep.kernel import perf_fd
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Owner
 from perfkeep.wire.socket import Peer
+from perfkeep.wire.spill import VERSION, Meta, meta_file_bytes, ring_file_bytes
+
+
+def spill_files(
+    peer: Peer, fds: list[OwnedFd], cpus: list[int], ring_bytes: int
+) -> dict[int, OwnedFd]:
+    """The last fds of a request as files to spill to: meta as CPU -1, and one for each CPU.
+
+    Raises:
+        BrokerError: EPERM: not from somebody who could make the broker wait for a file system of
+            theirs · EINVAL: these are no such files.
+    """
+    if peer.uid not in (0, os.geteuid()):
+        raise BrokerError(
+            errno.EPERM, "only root and the owner of an instance may spill; use one of your own"
+        )
+    places = [-1, *cpus]
+    if len(fds) < len(places):
+        raise BrokerError(errno.EINVAL, f"a file for each of {len(cpus)} CPUs, and one for meta")
+    files = dict(zip(places, fds[-len(places) :], strict=True))
+    for cpu, file in files.items():
+        check_file(file, ring_file_bytes(ring_bytes) if cpu >= 0 else meta_file_bytes(0))
+    return files
 
 
 def expiry(ttl_ns: int | None) -> int | None:
@@ -77,6 +104,8 @@ class Recordings:
         self.state = state
         self.policy = policy
         self.registry = Registry()
+        self.spiller = Spiller()
+        self.views = Views(self.registry, self.spiller.jobs)
         #: When the next recording expires, by CLOCK_BOOTTIME.
         self.next_expiry: int | None = None
         #: What has left, until `bury` lets go of it.
@@ -104,8 +133,12 @@ class Recordings:
             self.registry.check_free(request.name)
         owner = self._owner(peer, request.access)
         check_access(peer, peer.uid, request.access, self.policy)
-        events = check_fds(self.registry, request.kinds, request.slots, fds, request.adopted)
         on = sorted({slot.cpu for slot in request.slots})
+        files: dict[int, OwnedFd] = {}
+        if request.spill is not None:
+            files = spill_files(peer, fds, on, request.ring.bytes_per_cpu)
+            fds = fds[: -len(files)]
+        events = check_fds(self.registry, request.kinds, request.slots, fds, request.adopted)
         rings = len(on) * request.ring.bytes_per_cpu
         quotas.check(self.registry, peer.uid, self.policy, 1, len(events), rings)
         ids = self.registry.allocate(len(request.kinds))
@@ -121,6 +154,7 @@ class Recordings:
         _set_access(recording, request.access)
         recording.cpus, recording.every_cpu = on, request.every_cpu
         recording.expires_ns = expiry(request.ttl_ns)
+        recording.spill = request.spill
         # What nobody may ask the kernel is believed: an event starts as its attr says, and one
         # that is adopted has been switched on since.
         opened_disabled = Attr.unpack(request.kinds[0].attr).flags & Flag.DISABLED
@@ -133,6 +167,7 @@ class Recordings:
             undo.push(partial(self.registry.remove, recording))
             self._publish(recording, made, bool(request.enable))
             undo.push(partial(self.keeper.drop, recording.prefix))
+            self.take_files(recording, files)
             undo.push(partial(self.state.forget, recording.name))
             self.remember(recording)
         self.show(recording)
@@ -163,6 +198,9 @@ class Recordings:
         quotas.check(self.registry, recording.owner.uid, self.policy, 0, len(events), rings)
         ids = self.registry.allocate(len(request.kinds))
         self.keeper.put(IDS, b"%d" % self.registry.next_id)
+        if recording.spill is not None:
+            longest = max(recording.spill.longest, request.longest)
+            recording.spill = msgspec.structs.replace(recording.spill, longest=longest)
         with Undo() as undo:
             undo.push(partial(self.state.save, recording, self.registry))  # once it is as it was
             made = join_all(
@@ -175,7 +213,10 @@ class Recordings:
         return messages.Started(recording.id, recording.name, list(ids))
 
     def show(self, recording: Recording) -> None:
-        """What is in sysfs is a view: that it cannot be written must not end a recording."""
+        """Have sysfs and the copy on disk follow a change. That they cannot is no reason to end a
+        recording.
+        """
+        self.spill(recording)
         try:
             try:
                 self.view.update(recording)
@@ -183,6 +224,26 @@ class Recordings:
                 self.view.show_all(self.registry)
         except OSError as error:
             print(f"perfkeep-broker: the sysfs view is out of date: {error}", flush=True)
+
+    def take_files(self, recording: Recording, files: dict[int, OwnedFd]) -> None:
+        """Have the keeper hold the files that the recording is spilled to."""
+        for cpu, file in files.items():
+            self.keeper.put(spill_key(recording, cpu), b"", file.fileno())
+        recording.spill_files |= files
+
+    def spill(self, recording: Recording) -> None:
+        """Have the copy on disk, if there is one, say what the recording is now."""
+        if recording.spill is None or -1 not in recording.spill_files or not recording.kinds:
+            self.spiller.drop(recording.id)
+            return
+        rings = list(recording.rings.values())
+        job = self.spiller.jobs.get(recording.id)
+        if job is None or not job.covers(rings):
+            spill = recording.spill
+            job = Job(spill.every_ns, spill.longest, recording.spill_files, rings)
+        info, kinds = self.views.info(recording), self.views.kinds(recording)
+        job.meta = Meta(VERSION, boot_id(), info, kinds)
+        self.spiller.put(recording.id, job)
 
     def _publish(self, recording: Recording, kinds: list[KindOfEvent], enable: bool) -> None:
         """Let the kinds be found, and let them run."""
@@ -276,6 +337,7 @@ class Recordings:
         """A recording is over."""
         self.keeper.drop(recording.prefix)
         self.state.forget(recording.name)
+        self.spiller.drop(recording.id)
         self.graves += [*recording.events(), *recording.rings.values()]
         self.registry.remove(recording)
         self.show(recording)

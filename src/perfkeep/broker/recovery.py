@@ -15,6 +15,7 @@ from perfkeep.broker.remembered import (
     remember,
     remember_before,
     retired_key,
+    spill_key,
 )
 from perfkeep.broker.rings import MappedRing
 from perfkeep.kernel import perf_fd
@@ -61,6 +62,8 @@ def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -
                 strays.append(key)
                 continue
             recording.kinds[id] = KindOfEvent(id, msgspec.json.decode(item.value, type=Kind))
+        elif key.startswith(recording.prefix + b"s/") and item.fd is not None:
+            recording.spill_files[int(key.split(b"/")[2])] = item.fd
         elif key.startswith(recording.prefix + b"r/"):
             gone = msgspec.json.decode(item.value, type=messages.KindInSnapshot)
             recording.retired[gone.id] = gone
@@ -74,7 +77,7 @@ def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -
                 strays.append(key)
     # Owners of rings first, so that every event finds its ring.
     for key, item in sorted(mine.items(), key=lambda pair: -pair[1].ring_bytes):
-        if item.fd is None:
+        if item.fd is None or not key.startswith(recording.prefix + b"e/"):
             continue
         value = msgspec.json.decode(item.value, type=EventValue)
         if not value.retired and value.kind not in recording.kinds:
@@ -110,6 +113,8 @@ def hand_over(keeper: KeeperLink, registry: Registry, uevents: int) -> None:
             keeper.put(ring.key, msgspec.json.encode(value), ring.owner.fileno(), ring.bytes)
         for gone in recording.retired.values():
             keeper.put(retired_key(recording, gone.id), msgspec.json.encode(gone))
+        for cpu, file in recording.spill_files.items():
+            keeper.put(spill_key(recording, cpu), b"", file.fileno())
         for kind in recording.kinds.values():
             keeper.put(kind_key(recording, kind.id), msgspec.json.encode(kind.kind))
             remember_before(keeper, recording, kind)

@@ -70,6 +70,7 @@ class Recording:
         "ring",
         "rings",
         "spill",
+        "spill_files",
         "target",
     )
 
@@ -96,6 +97,8 @@ class Recording:
         #: Why events could not be opened again; they are still to be.
         self.problem = ""
         self.spill: Spill | None = None
+        #: By CPU; -1 is the meta file.
+        self.spill_files: dict[int, OwnedFd] = {}
         self.kinds: dict[int, KindOfEvent] = {}
         #: Events that left, by the id of their kind: the rings still hold records of theirs.
         self.retired: dict[int, KindInSnapshot] = {}

@@ -6,6 +6,7 @@ A recording lies on the keeper's shelf under its id R:
     R/k/K/                  the Kind of event with id K
     R/r/K/                  which events of kind K left; the rings still hold records of theirs
     R/b/K/                  what events of kind K counted before they died
+    R/s/CPU/                a file that the ring is spilled to, with its fd; CPU -1: the meta file
     R/e/K/CPU/N/            one event of it, with its fd, and its ring when it owns one; N is the
                             kernel's id of the event
     #ids                    the next id
@@ -87,6 +88,10 @@ def retired_key(recording: Recording, id: int) -> bytes:
 
 def before_key(recording: Recording, id: int) -> bytes:
     return b"%sb/%d/" % (recording.prefix, id)
+
+
+def spill_key(recording: Recording, cpu: int) -> bytes:
+    return b"%ss/%d/" % (recording.prefix, cpu)
 
 
 def event_key(recording: Recording, kind: KindOfEvent, cpu: int, kernel_id: int) -> bytes:

@@ -85,6 +85,10 @@ class MappedRing:
         """
         return self._words[_HEAD_WORD]
 
+    def data(self, start: int, end: int) -> memoryview:
+        """Bytes of the data area, as they are at this moment."""
+        return memoryview(self._mapping)[mmap.PAGESIZE + start : mmap.PAGESIZE + end]
+
     def copy(self) -> RingCopy:
         """Copy what is in the ring into a sealed memfd. May run in a thread: the GIL is free
         while the kernel copies.

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 
 from perfkeep.abi.perf_event import Attr, ReadFormat
 from perfkeep.broker.permission import Level, check, find, sees
 from perfkeep.broker.registry import Recording, Registry
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.spill import Job
 from perfkeep.errors import BrokerError
 from perfkeep.kernel import cpus, perf_fd
 from perfkeep.kernel.fd import OwnedFd
@@ -30,8 +32,9 @@ def _expires(recording: Recording) -> int | None:
 class Views:
     """Every operation of the interface that only looks, for a peer already known."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, spills: Mapping[int, Job]) -> None:
         self.registry = registry
+        self.spills = spills
 
     def info(self, recording: Recording) -> messages.RecordingInfo:
         """One recording as lists show it."""
@@ -53,7 +56,17 @@ class Views:
             recording.gaps,
             recording.offline,
             recording.problem,
+            self._spill(recording),
         )
+
+    def _spill(self, recording: Recording) -> messages.SpillInfo | None:
+        if recording.spill is None:
+            return None
+        directory, every_ns = recording.spill.directory, recording.spill.every_ns
+        job = self.spills.get(recording.id)
+        if job is None:
+            return messages.SpillInfo(directory, every_ns, 0, 0, "its files are not there any more")
+        return messages.SpillInfo(directory, every_ns, job.last_ns, job.bytes, job.problem)
 
     def _state(self, recording: Recording) -> messages.State:
         # With a ring an event hangs up only when its task is gone; ask until one lives.
@@ -154,6 +167,12 @@ class Views:
     def begin_snapshot(self, peer: Peer, name: str) -> tuple[messages.Snapshot, list[MappedRing]]:
         """What a snapshot will hold, and the rings to copy, which stay though it be claimed."""
         recording = find(self.registry, peer, name, Level.READ, "take a snapshot of")
+        rings = [ring for _, ring in sorted(recording.rings.items())]
+        info, kinds = self.info(recording), self.kinds(recording)
+        return messages.Snapshot(info, kinds, [ring.cpu for ring in rings]), rings
+
+    def kinds(self, recording: Recording) -> list[messages.KindInSnapshot]:
+        """Every kind of event of which the rings may hold records, by id."""
         kinds = {
             id: messages.KindInSnapshot(id, gone.kind, deepcopy(gone.kernel_ids))
             for id, gone in recording.retired.items()
@@ -162,6 +181,4 @@ class Views:
             one = kinds.setdefault(kind.id, messages.KindInSnapshot(kind.id, kind.kind, {}))
             for event in kind.events:
                 one.kernel_ids.setdefault(event.cpu, []).append(event.kernel_id)
-        rings = [ring for _, ring in sorted(recording.rings.items())]
-        found = [kind for _, kind in sorted(kinds.items())]
-        return messages.Snapshot(self.info(recording), found, [r.cpu for r in rings]), rings
+        return [kind for _, kind in sorted(kinds.items())]

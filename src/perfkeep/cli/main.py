@@ -35,6 +35,7 @@ VERBS = {
     "show": ("show", "show one recording"),
     "stat": ("stat", "read the counts of a recording"),
     "snapshot": ("snapshot", "copy what a recording holds into a perf.data file"),
+    "recover": ("recover", "make a snapshot of what --spill kept, after everything died"),
     "convert": ("convert", "complete a perf.data of stock perf, so that perf script prints fields"),
     "report": ("report", "show what was running, from a perf.data file"),
     "enable": ("enable", "let a recording go on"),

@@ -95,19 +95,24 @@ def run(options: argparse.Namespace) -> int:
             with open(path, "wb") as target:
                 _pour(snapshot, target)
         if path != _STDOUT:
-            print(_table(snapshot.coverage.cpus))
+            print(coverage_table(snapshot.coverage.cpus, _since_now()))
             print(f"written to {printable(path)}")
     if snapshot.complete:
         return 0
-    say(_missing(snapshot.coverage.cpus, snapshot.gaps))
+    say(what_is_missing(snapshot.coverage.cpus, snapshot.gaps))
     return _INCOMPLETE
 
 
-def _table(cpus: list[CpuCoverage]) -> str:
+def _since_now() -> Callable[[int], str]:
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return lambda ns: f"{(ns - now) / 1e9:+.3f}s"
+
+
+def coverage_table(cpus: list[CpuCoverage], moment: Callable[[int], str]) -> str:
+    """What a snapshot covers, a line for each CPU; `moment` writes a time of its clock."""
 
     def ago(ns: int | None) -> str:
-        return "" if ns is None else f"{(ns - now) / 1e9:+.3f}s"
+        return "" if ns is None else moment(ns)
 
     rows = [
         [
@@ -126,7 +131,7 @@ def _table(cpus: list[CpuCoverage]) -> str:
     return render(header, rows, right=(0, 1, 2, 3, 4, 5, 6))
 
 
-def _missing(cpus: list[CpuCoverage], gaps: list[Gap]) -> str:
+def what_is_missing(cpus: list[CpuCoverage], gaps: list[Gap]) -> str:
     """Why a snapshot is not complete, in one sentence."""
     from perfkeep.kernel.cpus import format_list
 

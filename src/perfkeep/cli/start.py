@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ring", metavar="SIZE", help="of history per CPU; 8M unless given")
     add_access(parser)
     parser.add_argument("--ttl", metavar="TIME", help="it ends by itself after this long: 1h")
+    parser.add_argument(
+        "--spill", metavar="DIR", help="keep a copy of the rings there, for perfkeep recover"
+    )
+    parser.add_argument(
+        "--spill-every", metavar="TIME", help="how old that copy may be; 5s unless given"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
         group=options.group,
         mode=None if options.mode is None else mode(options.mode),
         ttl=options.ttl,
+        spill=options.spill,
+        spill_every=options.spill_every,
     )
     for note in recording.notes:
         say(note)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from perfkeep.client.connection import call
 from perfkeep.errors import UsageError
@@ -12,6 +15,7 @@ from perfkeep.wire.messages import Named, RecordingInfo
 
 if TYPE_CHECKING:
     from perfkeep.client.snapshot import Snapshot
+    from perfkeep.kernel.fd import OwnedFd
 
 Spec = str | tuple[str, str | None]
 
@@ -74,12 +78,14 @@ class Recording:
     def add(self, events: Sequence[Spec], *, call_chains: bool = False) -> list[int]:
         """Let more events join, on the CPUs that the recording has; gives their ids."""
         from perfkeep.client import opening
+        from perfkeep.client.snapshot import max_record
 
         info = self.info
         to = opening.target_again(info)
         opened = opening.open_events(opening.wanted(events), to, call_chains)
         try:
-            request = messages.Add(self.name, opened.kinds, opened.slots)
+            longest = min(1 << 16, max(map(max_record, opened.kinds)))
+            request = messages.Add(self.name, opened.kinds, opened.slots, longest)
             started, _ = call("Add", request, opened.fds)
         finally:
             opened.close()
@@ -136,6 +142,8 @@ def start(
     group: str | int | None = None,
     mode: int | None = None,
     ttl: str | float | None = None,
+    spill: str | None = None,
+    spill_every: str | float | None = None,
 ) -> Recording:
     """Start a recording that goes on when this process has gone.
 
@@ -152,6 +160,8 @@ def start(
         owner, group, mode: who may what, names or numbers, Unix style; None: the caller's own,
             and 0o600. r is to see, to count and to take snapshots, w is control.
         ttl: it ends by itself after this long.
+        spill: a directory in which a copy of the rings is kept, for `perfkeep recover`.
+        spill_every: how old that copy may be; None: 5 s.
 
     Raises:
         SpecError: an event spec, with the part that is wrong.
@@ -181,10 +191,43 @@ def start(
             ttl_ns=time_to_live(ttl),
             every_cpu=cpus is None,
         )
-        started, _ = call("Start", request, opened.fds)
+        started = _start(request, opened.fds, spill, spill_every)
     finally:
         opened.close()
-    return Recording(cast(messages.Started, started).name, opened.notes)
+    return Recording(started.name, opened.notes)
+
+
+def _start(
+    request: messages.Start,
+    fds: list[OwnedFd],
+    spill: str | None,
+    spill_every: str | float | None,
+) -> messages.Started:
+    if spill is None:
+        if spill_every is not None:
+            raise UsageError("spill_every says how often; name a directory with spill as well")
+        return cast(messages.Started, call("Start", request, fds)[0])
+    from perfkeep.client import spill as files
+    from perfkeep.client.snapshot import max_record
+    from perfkeep.units import parse_duration
+
+    directory = os.path.abspath(spill)
+    every_ns = parse_duration("5s" if spill_every is None else spill_every)
+    if not 10**8 <= every_ns <= 86400 * 10**9:
+        raise UsageError("rings are spilled every 100ms to 24h, 5s unless told otherwise")
+    longest = min(1 << 16, max(map(max_record, request.kinds)))
+    request = msgspec.structs.replace(request, spill=messages.Spill(directory, every_ns, longest))
+    cpus = sorted({slot.cpu for slot in request.slots})
+    length = len(msgspec.json.encode(request))
+    made = files.prepare(directory, cpus, request.ring.bytes_per_cpu, length)
+    try:
+        started, _ = call("Start", request, [*fds, *made])
+    except BaseException:
+        files.undo(directory, made)
+        raise
+    for file in made:
+        file.close()
+    return cast(messages.Started, started)
 
 
 def access(

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from perfkeep import events
 from perfkeep.abi.perf_event import Attr, OpenFlag
-from perfkeep.client import opening
+from perfkeep.client import opening, spill
 from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.events import Event
 from perfkeep.kernel import perf_fd, pmus
@@ -47,6 +49,21 @@ def open_again(missing: messages.Missing) -> Reopened:
         found.close()
         raise
     return found
+
+
+def spill_again(missing: messages.Missing, found: Reopened) -> bool:
+    """Make files for a new crash copy, if one is asked for; their fds come last. The one before it
+    is put aside.
+    """
+    if missing.spill is None or not found.fds:
+        return False
+    length = len(msgspec.json.encode(missing))
+    try:
+        found.fds += spill.prepare(missing.spill, missing.cpus, missing.ring_bytes, length)
+    except PerfkeepError as error:
+        found.problems.append(str(error))
+        return False
+    return True
 
 
 def _event(kind: messages.Kind) -> Event:

@@ -141,7 +141,7 @@ def _write(
     with connection:
         if begun.cpus:
             connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
-        events = [_describe(kind) for kind in begun.kinds]
+        events = [describe(kind) for kind in begun.kinds]
         host = procfs.scan()
         with closing(_rings(connection, begun, progress)) as rings:
             coverage = write_snapshot(out, events, rings, host, window, list(sys.argv))
@@ -157,7 +157,8 @@ def _begin(name: str) -> tuple[Connection, messages.Snapshot]:
         raise
 
 
-def _describe(kind: messages.KindInSnapshot) -> EventDesc:
+def describe(kind: messages.KindInSnapshot) -> EventDesc:
+    """A kind of event as perf.data describes it."""
     found = kind.kind.tracepoint
     tracepoint = (found.system, found.name, found.id, found.format) if found else None
     return EventDesc(kind.kind.name, Attr.unpack(kind.kind.attr), kind.kernel_ids, tracepoint)
@@ -167,7 +168,7 @@ def _rings(
     connection: Connection, begun: messages.Snapshot, progress: Progress | None
 ) -> Generator[RingCopy, None, None]:
     """The copies in order, each valid until the next is asked for."""
-    bound = max((_max_record(kind.kind) for kind in begun.kinds), default=0)
+    bound = max((max_record(kind.kind) for kind in begun.kinds), default=0)
     ring, count = begun.recording.ring, len(begun.cpus)
     for index in range(count):
         copied, fds = connection.receive(RingCopied)
@@ -197,7 +198,7 @@ def _mapped(fd: int, length: int) -> Iterator[memoryview]:
         yield data
 
 
-def _max_record(kind: messages.Kind) -> int:
+def max_record(kind: messages.Kind) -> int:
     """No record of this event is longer: bounds what was being written during a copy."""
     attr = Attr.unpack(kind.attr)
     if attr.sample_type & _BIG:

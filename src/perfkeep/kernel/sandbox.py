@@ -19,7 +19,6 @@ import errno
 import fcntl
 import os
 import socket
-import stat
 import struct
 import sys
 from collections.abc import Iterable
@@ -65,13 +64,13 @@ PERMITTED = (
 #: such a call, which another libc, Python or kernel uses for the same end.
 ALLOWED = (
     # Files: the code, socket, lock, log and state; /proc, /sys and tracefs, which are read.
-    "read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek close"
-    " close_range open openat openat2 creat dup dup2 dup3 pipe pipe2 access faccessat faccessat2"
-    " readlink readlinkat stat lstat fstat newfstatat statx statfs fstatfs getdents getdents64"
-    " flock fadvise64 fsync fdatasync sync_file_range syncfs truncate ftruncate fallocate"
-    " rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir chmod fchmod fchmodat fchmodat2"
-    " chown fchown lchown fchownat utime utimes futimesat utimensat umask chdir fchdir getcwd"
-    " memfd_create",
+    "read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 copy_file_range"
+    " sendfile lseek close close_range open openat openat2 creat dup dup2 dup3 pipe pipe2 access"
+    " faccessat faccessat2 readlink readlinkat stat lstat fstat newfstatat statx statfs fstatfs"
+    " getdents getdents64 flock fadvise64 fsync fdatasync sync_file_range syncfs truncate"
+    " ftruncate fallocate rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir chmod"
+    " fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat"
+    " umask chdir fchdir getcwd memfd_create",
     # What an opener is for.
     "perf_event_open",
     # Waiting.
@@ -100,7 +99,7 @@ ALLOWED = (
 )
 
 
-class Test(NamedTuple):
+class Fits(NamedTuple):
     """An argument, the bits of it that count, and the values that they may have.
 
     Only the low 32 bits of an argument are looked at, which is all that the kernel takes of those
@@ -117,14 +116,14 @@ class Checked(NamedTuple):
     fails with `error`."""
 
     error: int
-    ways: tuple[tuple[Test, ...], ...]
+    ways: tuple[tuple[Fits, ...], ...]
 
 
 _NETLINK_KOBJECT_UEVENT = 15
 # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CLONE_NEW = 0x7E020000
 _PROT_WRITE, _PROT_EXEC = 2, 4
-_NOT_WRITE_AND_EXEC = Test(2, (0, _PROT_WRITE, _PROT_EXEC), _PROT_WRITE | _PROT_EXEC)
+_NOT_WRITE_AND_EXEC = Fits(2, (0, _PROT_WRITE, _PROT_EXEC), _PROT_WRITE | _PROT_EXEC)
 _PERF = ord("$") << 8
 # FIONREAD, FIONBIO, FIONCLEX, FIOCLEX; TCGETS, TCGETS2 and TIOCGWINSZ, by which a libc knows a
 # terminal.
@@ -135,34 +134,34 @@ CHECKED = {
     "socket": Checked(
         errno.EAFNOSUPPORT,
         (
-            (Test(0, (socket.AF_UNIX,)),),
-            (Test(0, (socket.AF_NETLINK,)), Test(2, (_NETLINK_KOBJECT_UEVENT,))),
+            (Fits(0, (socket.AF_UNIX,)),),
+            (Fits(0, (socket.AF_NETLINK,)), Fits(2, (_NETLINK_KOBJECT_UEVENT,))),
         ),
     ),
-    "socketpair": Checked(errno.EAFNOSUPPORT, ((Test(0, (socket.AF_UNIX,)),),)),
+    "socketpair": Checked(errno.EAFNOSUPPORT, ((Fits(0, (socket.AF_UNIX,)),),)),
     # A user namespace would give back every capability, inside of it. Of clone3 a filter cannot
     # see the flags, so it is not allowed, and every libc goes on with clone.
-    "clone": Checked(errno.EPERM, ((Test(0, (0,), _CLONE_NEW),),)),
+    "clone": Checked(errno.EPERM, ((Fits(0, (0,), _CLONE_NEW),),)),
     "mmap": Checked(errno.EPERM, ((_NOT_WRITE_AND_EXEC,),)),
     "mprotect": Checked(errno.EPERM, ((_NOT_WRITE_AND_EXEC,),)),
     # Of perf events all commands. A terminal, whose commands could type for somebody, is only
     # recognised.
-    "ioctl": Checked(errno.ENOTTY, ((Test(1, (_PERF,), 0xFF00),), (Test(1, _PLAIN_IOCTLS),))),
+    "ioctl": Checked(errno.ENOTTY, ((Fits(1, (_PERF,), 0xFF00),), (Fits(1, _PLAIN_IOCTLS),))),
     # 0 to 7: F_DUPFD to F_SETLKW. OFD locks. All of Linux's own from 1024 on: F_DUPFD_CLOEXEC,
     # seals. Not F_SETOWN and F_SETSIG, which send signals to others.
     "fcntl": Checked(
         errno.EINVAL,
         (
-            (Test(1, (0,), 0xFFFFFFF8),),
-            (Test(1, (fcntl.F_OFD_GETLK, fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW)),),
-            (Test(1, (1024,), 0xFFFFFC00),),
+            (Fits(1, (0,), 0xFFFFFFF8),),
+            (Fits(1, (fcntl.F_OFD_GETLK, fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW)),),
+            (Fits(1, (1024,), 0xFFFFFC00),),
         ),
     ),
-    "prctl": Checked(errno.EINVAL, ((Test(0, tuple(Prctl)),),)),
+    "prctl": Checked(errno.EINVAL, ((Fits(0, tuple(Prctl)),),)),
     # One's own limits only.
-    "prlimit64": Checked(errno.EPERM, ((Test(0, (0,)),),)),
+    "prlimit64": Checked(errno.EPERM, ((Fits(0, (0,)),),)),
     # Whether a process is there, and no more.
-    "kill": Checked(errno.EPERM, ((Test(1, (0,)),),)),
+    "kill": Checked(errno.EPERM, ((Fits(1, (0,)),),)),
     # How a program learns that it is inside: the kernel itself never answers so.
     "seccomp": Checked(errno.EALREADY, ()),
 }
@@ -337,12 +336,7 @@ def _own_code() -> list[str]:
 def _reachable(path: str) -> bool:
     """For the capabilities in force; access(2) would ask with those that are permitted."""
     try:
-        mode = os.stat(path).st_mode
-        os.close(
-            os.open(
-                path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if stat.S_ISDIR(mode) else 0)
-            )
-        )
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except PermissionError:
         return False
     except OSError:
@@ -377,4 +371,5 @@ def _bits(some: Iterable[Capability]) -> int:
 
 
 def _names(bits: int) -> tuple[str, ...]:
-    return tuple(one.name.lower() for one in Capability if bits >> one & 1)
+    known = {one.value: one.name.lower() for one in Capability}
+    return tuple(known.get(one, str(one)) for one in range(64) if bits >> one & 1)

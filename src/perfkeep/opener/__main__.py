@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from perfkeep.client.connection import Connection
-from perfkeep.client.reopening import open_again
+from perfkeep.client.reopening import open_again, spill_again
 from perfkeep.wire import messages
 from perfkeep.wire.instance import Instance
 
@@ -41,9 +41,10 @@ def main() -> None:
         missing, _ = broker.call("GetMissing", messages.Nothing(), messages.Missing)
         found = open_again(missing)
         try:
+            spills = spill_again(missing, found)
             broker.stage(found.fds)
             problem = "; ".join(dict.fromkeys(found.problems))[:4096]
-            request = messages.Rejoin(missing.name, found.slots, problem)
+            request = messages.Rejoin(missing.name, found.slots, problem, spills)
             broker.call("Rejoin", request, messages.Nothing)
         finally:
             found.close()

@@ -155,12 +155,14 @@ class Rejoin(msgspec.Struct, frozen=True):
     """The staged fds take the place of events that died with their CPU, or with both daemons.
 
     Only whom the broker sent for this may call it. The kinds are named by their ids. `problem`
-    says why some or all of them could not be opened.
+    says why some or all of them could not be opened. With `spills` the last fds are the files of a
+    new crash copy: meta, and one for each CPU that Missing named.
     """
 
     name: Name
     slots: list[Slot]
     problem: Text = ""
+    spills: bool = False
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -170,6 +172,9 @@ class Missing(msgspec.Struct, frozen=True):
     target: str
     kinds: dict[int, Kind]
     cpus: list[int]
+    ring_bytes: int
+    #: Where to make files for a crash copy; None: not now.
+    spill: str | None
 
 
 class Collect(msgspec.Struct, frozen=True):
@@ -204,11 +209,12 @@ class Named(msgspec.Struct, frozen=True):
 
 
 class Add(msgspec.Struct, frozen=True):
-    """Let the staged fds join a recording that runs."""
+    """Let the staged fds join a recording that runs. `longest`: as in Spill."""
 
     name: Name
     kinds: list[Kind]
     slots: list[Slot]
+    longest: Annotated[int, msgspec.Meta(ge=8, le=65536)] = 65536
 
 
 class Remove(msgspec.Struct, frozen=True):

@@ -78,11 +78,13 @@ class Spill(msgspec.Struct, frozen=True):
     """Keep a copy of the rings in files, written every so often.
 
     The files were made by the client and are the last fds of the request: the meta file, and one
-    for each CPU in the order of the CPUs. `directory` is only for people to read.
+    for each CPU in the order of the CPUs. `directory` is only for people to read. `longest`: no
+    record of these events is longer, in bytes.
     """
 
     directory: Text
     every_ns: Annotated[int, msgspec.Meta(ge=10**8, le=10**9 * 86400)]
+    longest: Annotated[int, msgspec.Meta(ge=8, le=65536)] = 65536
 
 
 class Over(msgspec.Struct, frozen=True):

@@ -73,7 +73,7 @@ def coverage(cpu: int, lost: int = 0, reached: bool = True) -> CpuCoverage:
 def test_what_is_missing_from_a_snapshot_is_said_by_cpu_and_number() -> None:
     cpus = [coverage(0), coverage(1, lost=1200, reached=False), coverage(2, 34)]
     gap = Gap(0, None, "CPU 1 went offline", [1])
-    said = snapshot._missing(cpus, [gap])
+    said = snapshot.what_is_missing(cpus, [gap])
     assert "the rings of CPU 1 do not reach back" in said and "1,234 samples" in said
     assert "nothing was recorded on CPU 1 from 1970-01-01T00:00:00.000000Z until now" in said
 

@@ -1,0 +1,107 @@
+"""Makes the files of a crash copy, with the caller's own rights; the broker only writes to them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from perfkeep.errors import PerfkeepError
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire import spill
+
+_FILES = ("meta", "ring.")
+_BEFORE = "before-"
+
+
+def prepare(
+    directory: str, cpus: Sequence[int], ring_bytes: int, description: int
+) -> list[OwnedFd]:
+    """Make the directory and the files in it, with all the space that they will ever need.
+
+    What an earlier recording spilled there is put aside as before-1, before-2, … and never
+    overwritten.
+
+    Args:
+        description: bytes of what there is to say of the recording.
+
+    Returns:
+        The files' fds: meta, then one for each CPU in the order given.
+
+    Raises:
+        PerfkeepError: EPERM others may write to the directory; ENOSPC, EACCES, … in words.
+    """
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with OwnedFd(os.open(directory, flags)) as folder:
+            _check(folder, directory)
+            _put_aside(folder)
+            sizes = {"meta": spill.meta_file_bytes(description)}
+            sizes |= {f"ring.{cpu}": spill.ring_file_bytes(ring_bytes) for cpu in cpus}
+            return _make(folder, sizes)
+    except PerfkeepError:
+        raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise PerfkeepError(
+            number,
+            f"the rings cannot be spilled to {directory}: {os.strerror(number)}; make room there "
+            "or name another directory",
+        ) from error
+
+
+def _check(folder: OwnedFd, directory: str) -> None:
+    found = os.fstat(folder.fileno())
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise PerfkeepError(
+            errno.EPERM,
+            f"others can change what is in {directory}, so rings are not spilled there; name a "
+            "directory of your own",
+        )
+
+
+def _put_aside(folder: OwnedFd) -> None:
+    at = folder.fileno()
+    names = [name for name in os.listdir(at) if name.startswith(_FILES)]
+    if not names:
+        return
+    taken = [int(n[len(_BEFORE) :]) for n in os.listdir(at) if n[len(_BEFORE) :].isdecimal()]
+    aside = f"{_BEFORE}{max(taken, default=0) + 1}"
+    os.mkdir(aside, 0o700, dir_fd=at)
+    for name in names:
+        os.rename(name, f"{aside}/{name}", src_dir_fd=at, dst_dir_fd=at)
+
+
+def _make(folder: OwnedFd, sizes: dict[str, int]) -> list[OwnedFd]:
+    made: dict[str, OwnedFd] = {}
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        for name, size in sizes.items():
+            made[name] = OwnedFd(os.open(name, flags, 0o600, dir_fd=folder.fileno()))
+            os.posix_fallocate(made[name].fileno(), 0, size)
+        os.fsync(folder.fileno())
+    except BaseException:
+        for name, fd in made.items():
+            fd.close()
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder.fileno())
+        raise
+    return list(made.values())
+
+
+def undo(directory: str, fds: Iterable[OwnedFd]) -> None:
+    """The recording was refused: away with its files. What was put aside stays aside."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(OSError), OwnedFd(os.open(directory, flags)) as folder:
+        for fd in fds:
+            for name in os.listdir(folder.fileno()):
+                path = f"/proc/self/fd/{folder.fileno()}/{name}"
+                if name.startswith(_FILES) and os.path.samestat(
+                    os.stat(path), os.fstat(fd.fileno())
+                ):
+                    os.unlink(name, dir_fd=folder.fileno())
+    for fd in fds:
+        fd.close()
