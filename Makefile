@@ -7,6 +7,8 @@ PYTHON ?= python3
 JOBS ?= 2
 # How long the fuzzer runs.
 SECONDS ?= 600
+# How long `make chaos` and `make soak` take.
+FOR ?= 10m
 # More for pytest: make test ARGS="-k ring -x"
 ARGS ?=
 
@@ -15,12 +17,14 @@ UV := env -u VIRTUAL_ENV UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv 
 STAMP := .venv/.made-by$(subst /,-,-$(PYTHON))
 NATIVE := src/perfkeep/records/_walk.c
 
-.PHONY: help setup system test fuzz demo bench lock clean
+.PHONY: help setup system test fuzz chaos soak demo bench lock clean
 
 help:
 	@echo 'make setup   .venv with perfkeep in it; quick when nothing changed'
 	@echo 'make test    all tests and checks             (ARGS="-k ring -x" for pytest)'
 	@echo 'make fuzz    random calls under perfkeep exec, ten minutes (SECONDS=60 for one)'
+	@echo 'make chaos   kill and break things, and print what was lost     (FOR=1h, root)'
+	@echo 'make soak    churn, and what memory and fds of the daemons do meanwhile   (FOR=1h)'
 	@echo 'make demo    the main job, on the real events of this machine'
 	@echo 'make bench   each figure beside its peer'
 	@echo 'make system  perf, groff, a C compiler, headers, by apt-get, if one is missing (root)'
@@ -71,6 +75,12 @@ fuzz: setup
 	@PERFKEEP_FUZZ_SECONDS=$(SECONDS) .venv/bin/python -m pytest -q -s -o faulthandler_timeout=0 \
 	  tests/programs/test_fuzz.py $(ARGS)
 
+chaos: setup
+	@.venv/bin/python -m chaos --for '$(FOR)' $(ARGS)
+
+soak: setup
+	@.venv/bin/python -m chaos soak --for '$(FOR)'
+
 demo: setup
 	@.venv/bin/perfkeep demo
 
@@ -83,4 +93,4 @@ lock: | .tools/bin/uv
 clean:
 	rm -rf .venv .tools build dist src/*.egg-info src/perfkeep/records/_walk.*.so \
 	  .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench chaos -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [name for name in ("src", "tests", "bench") if (ROOT / name).is_dir()]
+FOLDERS = [name for name in ("src", "tests", "bench", "chaos") if (ROOT / name).is_dir()]
 
 
 @pytest.mark.parametrize(

@@ -24,5 +24,6 @@ def test_the_package_is_typed_strictly() -> None:
 
 def test_the_tests_and_the_bench_are_typed_strictly() -> None:
     mypy(
-        "--explicit-package-bases", *(name for name in ("tests", "bench") if (ROOT / name).is_dir())
+        "--explicit-package-bases",
+        *(name for name in ("tests", "bench", "chaos") if (ROOT / name).is_dir()),
     )

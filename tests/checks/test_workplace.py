@@ -14,7 +14,7 @@ LONG_FOR_A_REASON: dict[str, str] = {}
 
 PYTHON_FILES = sorted(
     path
-    for folder in ("src", "tests", "bench")
+    for folder in ("src", "tests", "bench", "chaos")
     for path in (ROOT / folder).rglob("*.py")
     if ".mypy_cache" not in path.parts
 )

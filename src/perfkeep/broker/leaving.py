@@ -19,6 +19,8 @@ from perfkeep.wire import messages
 
 #: A recording remembers no more kinds of event that left it; the oldest is forgotten first.
 _MOST_RETIRED = 256
+#: And of each kind, on each CPU, no more events: CPUs may come and go for years.
+_MOST_IDS = 256
 
 
 def bury_dead(
@@ -71,7 +73,7 @@ def _retire(keeper: KeeperLink, recording: Recording, kind: KindOfEvent, event: 
     """Remember whose records these were, for snapshots to come."""
     known = recording.retired.get(kind.id)
     ids = {cpu: list(some) for cpu, some in known.kernel_ids.items()} if known else {}
-    ids.setdefault(event.cpu, []).append(event.kernel_id)
+    ids[event.cpu] = [*ids.get(event.cpu, []), event.kernel_id][-_MOST_IDS:]
     gone = messages.KindInSnapshot(kind.id, kind.kind, ids)
     keeper.put(retired_key(recording, kind.id), msgspec.json.encode(gone))
     recording.retired[kind.id] = gone

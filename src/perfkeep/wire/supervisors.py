@@ -44,6 +44,8 @@ def listen(where: Instance) -> socket.socket:
     folder = _folder(where)
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)
+    for path in list(_sockets(where)):
+        _tidy(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     path = f"{folder}/{os.getpid()}"
     with suppress(FileNotFoundError):
@@ -51,6 +53,18 @@ def listen(where: Instance) -> socket.socket:
     listener.bind(path)
     listener.listen(8)
     return listener
+
+
+def _tidy(path: str) -> None:
+    """Take away the socket of a supervisor that was killed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with suppress(OSError):
+                os.unlink(path)
+        except OSError:
+            pass  # it is busy, or has just gone
 
 
 def close(listener: socket.socket) -> None:

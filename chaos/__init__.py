@@ -1,0 +1,1 @@
+"""Kills what can be killed, again and again, and looks whether anything was lost."""

@@ -1,0 +1,75 @@
+"""Churn for a long time: what resident memory and fds of the daemons do meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import perfkeep
+from chaos.faults import OTHER, REQUESTS
+from chaos.world import World, world
+from perfkeep.cli.table import render
+from perfkeep.units import format_size
+
+#: What Python's allocator and the libraries take once belongs to the start.
+_WARM_UP = 0.1
+
+
+class Look(NamedTuple):
+    """One of the daemons at one moment: without rings, which are shared and mapped."""
+
+    anonymous: int
+    fds: int
+
+
+def look(pid: int) -> Look:
+    fields = dict(line.split(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    anonymous = int(fields["RssAnon"].split()[0]) << 10
+    return Look(anonymous, len(os.listdir(f"/proc/{pid}/fd")))
+
+
+def soak(seconds: float) -> int:
+    """Ask for everything in turn; prints how memory and fds changed after the warm-up.
+
+    Returns:
+        1 when memory grew by more than a hundredth, or fds are left.
+    """
+    rows, rounds, failed = [], 0, False
+    with world(0.001) as one:
+        perfkeep.start(OTHER, ["cpu-clock"], ring="64K")
+        begin, pids = time.monotonic(), one.pids()
+        warm: tuple[Look, ...] | None = None
+        while (now := time.monotonic() - begin) < seconds:
+            _churn(one)
+            rounds += 1
+            if warm is None and now > seconds * _WARM_UP:
+                warm = tuple(map(look, pids))
+        after = tuple(map(look, pids))
+        assert warm is not None and one.pids() == pids
+        for name, first, last in zip(("broker", "keeper"), warm, after, strict=True):
+            growth = last.anonymous / first.anonymous - 1
+            failed |= growth > 0.01 or last.fds > first.fds
+            rows.append(
+                [
+                    name,
+                    format_size(first.anonymous),
+                    format_size(last.anonymous),
+                    f"{growth:+.2%}",
+                    str(first.fds),
+                    str(last.fds),
+                ]
+            )
+    header = ["PROCESS", "MEMORY AFTER WARM-UP", "AT THE END", "CHANGE", "FDS", "FDS AT THE END"]
+    print(render(header, rows, right=(1, 2, 3, 4, 5)))
+    print(
+        f"{rounds * len(REQUESTS):,} requests in {seconds:.0f} s, {one.checked:,} samples checked"
+    )
+    return int(failed)
+
+
+def _churn(one: World) -> None:
+    for request in REQUESTS.values():
+        request()
+    one.check()
