@@ -300,7 +300,7 @@ def test_copies_that_nobody_reads_do_not_pile_up(caller: Caller, eventually: Eve
                 client.send("CopyRing", messages.CopyRing(0))
         with recording.snapshot() as snapshot:
             assert_whole(one.numbers_in(snapshot))
-        assert copies_held(broker) < 100
+        assert copies_held(broker) < 12
     eventually(lambda: copies_held(broker) == 0)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import deque
 
 from perfkeep.broker.rings import MappedRing
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.wire.framing import Reply, encode
+from perfkeep.wire.framing import MAX_MESSAGE, Reply, encode
 from perfkeep.wire.socket import Channel, peer_of
 
-# Replies that wait unread hold copies of rings; a small buffer bounds how many.
 _SEND_BUFFER = 16 << 10
+#: What arrives is kept until it is whole; guests may be many.
+_GUEST_MESSAGE = 1 << 20
 
 
 class Connection:
@@ -20,8 +22,11 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        self.channel = Channel(sock)
         self.peer = peer_of(sock)
+        #: Somebody else than root and the owner of the instance.
+        self.is_guest = self.peer.uid not in (0, os.geteuid())
+        longest = _GUEST_MESSAGE if self.is_guest else MAX_MESSAGE
+        self.channel = Channel(sock, foreign=True, longest=longest)
         self.staged: list[OwnedFd] = []
         self.rings: list[MappedRing] = []
         #: A thread works for this client; its next request waits.
@@ -31,6 +36,12 @@ class Connection:
         #: The id of the recording that an opener of ours works for; 0 for everybody else.
         self.opens_for = 0
         self._out: deque[tuple[memoryview, list[OwnedFd]]] = deque()
+
+    def expect_copies(self) -> None:
+        """From here on replies carry copies of rings, so let no more than a few lie unread. The
+        kernel makes it as small as it can be.
+        """
+        self.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 
     def fileno(self) -> int:
         return self.channel.sock.fileno()

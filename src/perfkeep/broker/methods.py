@@ -24,6 +24,7 @@ from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.instance import Instance
 from perfkeep.wire.messages import (
+    GUEST_STAGED,
     INTERFACE,
     MAX_STAGED,
     METHODS,
@@ -119,8 +120,9 @@ class Methods:
 
     def Stage(self, connection: Connection, _: Nothing) -> Answer:
         """The fds that came with this call wait for the Start or Add that uses them."""
-        if len(connection.staged) > MAX_STAGED:
-            raise BrokerError(errno.EMFILE, f"no more than {MAX_STAGED} fds may be staged")
+        most = GUEST_STAGED if connection.is_guest else MAX_STAGED
+        if len(connection.staged) > most:
+            raise BrokerError(errno.EMFILE, f"no more than {most} fds may be staged")
         return messages.Staged(len(connection.staged)), []
 
     def Start(self, connection: Connection, request: messages.Start) -> Answer:
@@ -196,6 +198,7 @@ class Methods:
 
     def BeginSnapshot(self, connection: Connection, named: messages.Named) -> Answer:
         answer, connection.rings = self.views.begin_snapshot(connection.peer, named.name)
+        connection.expect_copies()
         return answer, []
 
     def CopyRing(self, connection: Connection, request: messages.CopyRing) -> Answer:

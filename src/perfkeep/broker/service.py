@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -18,12 +19,17 @@ import msgspec
 from perfkeep.broker.connection import Connection
 from perfkeep.broker.methods import Methods
 from perfkeep.errors import PerfkeepError
+from perfkeep.kernel import fd
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire.framing import FAILED, Call, Failed, Reply
 from perfkeep.wire.messages import INTERFACE, METHODS, SERVICE_METHODS, VARLINK_SERVICE
 
 _INTERFACES = {INTERFACE: METHODS, VARLINK_SERVICE: SERVICE_METHODS}
 _SLOW = {"CopyRing"}
+#: That one guest may have at a time.
+MOST_CONNECTIONS = 32
+#: Fds that guests have sent and that have not been closed yet.
+_MOST_PENDING = 1024
 _CHANGES = {"Start", "Claim", "ClaimEvent", "Remove", "SetAccess", "Collect", "Rejoin"}
 
 
@@ -75,6 +81,7 @@ class Service:
         self.left = left
         self.selector = selectors.DefaultSelector()
         self.connections: set[Connection] = set()
+        self._complained, self._unsaid = float("-inf"), 0
         self._done: deque[tuple[Connection, Reply, list[OwnedFd]]] = deque()
         self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -120,8 +127,32 @@ class Service:
             self._turn_away(listener, error)
             return
         connection = Connection(sock)
+        reason = self._too_many(connection)
+        if reason:
+            self._complain(f"uid {connection.peer.uid} was turned away: {reason}")
+            connection.close()
+            return
         self.connections.add(connection)
         self._watch(connection, selectors.EVENT_READ)
+
+    def _too_many(self, new: Connection) -> str:
+        """Why a guest cannot be served. Root and the owner of the instance always are."""
+        if not new.is_guest:
+            return ""
+        if len(fd.pending) > _MOST_PENDING:
+            return "fds that guests sent take too long to close"
+        theirs = sum(one.peer.uid == new.peer.uid for one in self.connections)
+        return f"{theirs} connections are enough" if theirs >= MOST_CONNECTIONS else ""
+
+    def _complain(self, text: str) -> None:
+        """A line for the log, but not for every one of a thousand."""
+        now = time.monotonic()
+        if now - self._complained > 1.0:
+            more = f" (and {self._unsaid} more like it)" if self._unsaid else ""
+            print(f"perfkeep-broker: {text}{more}", flush=True)
+            self._complained, self._unsaid = now, 0
+        else:
+            self._unsaid += 1
 
     def employ(self, sock: socket.socket, opens_for: int) -> None:
         """Serve the opener at the other end, which works for this recording."""
@@ -134,7 +165,7 @@ class Service:
         """No fd for another client. With the one kept for this it is taken and closed, or else
         the listener would stay readable and we would spin.
         """
-        print(f"perfkeep-broker: a client was turned away: {error}", flush=True)
+        self._complain(f"a client was turned away: {error}")
         os.close(self._reserve)
         try:
             listener.accept()[0].close()
@@ -151,7 +182,7 @@ class Service:
         except BlockingIOError:
             return
         except (OSError, ValueError) as error:
-            print(f"perfkeep-broker: a client was cut off: {error}", flush=True)
+            self._complain(f"a client of uid {connection.peer.uid} was cut off: {error}")
             self._close(connection)
 
     def _advance(self, connection: Connection) -> None:

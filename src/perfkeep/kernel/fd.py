@@ -6,7 +6,9 @@ forgets the number when it closes, so a reused number is never closed twice.
 
 from __future__ import annotations
 
+import _thread
 import os
+from collections import deque
 from typing import Final
 
 
@@ -66,3 +68,52 @@ class OwnedFd:
 
     def __repr__(self) -> str:
         return "OwnedFd(closed)" if self.closed else f"OwnedFd({self._number})"
+
+
+class ForeignFd(OwnedFd):
+    """An fd that somebody else sent, and that may be anything.
+
+    Closing one can take as long as its file system likes, for ever if that is a FUSE daemon of an
+    enemy's. So it is closed in a thread, unless it is known to be one that closes at once.
+    """
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        number = self.release()
+        try:
+            harmless = os.readlink(f"/proc/self/fd/{number}") == "anon_inode:[perf_event]"
+        except OSError:
+            harmless = False
+        if harmless:
+            os.close(number)
+        else:
+            _close_later(number)
+
+
+#: Fds that wait to be closed. More than a few wait only for who lets us wait.
+pending: deque[int] = deque()
+_closing = _thread.allocate_lock()
+
+
+def _close_later(number: int) -> None:
+    pending.append(number)
+    try:
+        _thread.start_new_thread(_close_pending, ())
+    except RuntimeError:
+        _close_pending()  # no thread to be had
+
+
+def _close_pending() -> None:
+    if not _closing.acquire(False):
+        return  # somebody is at it, and looks again
+    try:
+        while pending:
+            os.close(pending[0])
+            pending.popleft()
+    finally:
+        _closing.release()
+    if pending:
+        _close_pending()

@@ -97,7 +97,10 @@ def mount(source: str, target: str, filesystem: str, flags: int = 0, options: st
         raise _oserror(f"mount {filesystem} on {target}")
 
 
-def umount(target: str) -> None:
-    """umount(2)"""
-    if _libc.umount(target.encode()):
+_MNT_FORCE, _MNT_DETACH = 1, 2
+
+
+def umount(target: str, force: bool = False) -> None:
+    """umount2(2); `force` though it is busy, and what waits for the file system fails."""
+    if _libc.umount2(target.encode(), _MNT_FORCE | _MNT_DETACH if force else 0):
         raise _oserror(f"umount {target}")

@@ -53,9 +53,10 @@ def encode(message: Call | Reply) -> bytes:
 class Splitter:
     """Cuts a stream of bytes into messages."""
 
-    __slots__ = ("_buffer", "_searched")
+    __slots__ = ("_buffer", "_longest", "_searched")
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = MAX_MESSAGE) -> None:
+        self._longest = longest
         self._buffer = bytearray()
         self._searched = 0
 
@@ -63,12 +64,12 @@ class Splitter:
         """Take what the socket gave.
 
         Raises:
-            PerfkeepError: EMSGSIZE when a message grows beyond MAX_MESSAGE.
+            PerfkeepError: EMSGSIZE when a message grows beyond the longest.
         """
         self._buffer += data
-        if len(self._buffer) > MAX_MESSAGE and b"\0" not in self._buffer:
+        if len(self._buffer) > self._longest and b"\0" not in self._buffer:
             raise PerfkeepError(
-                errno.EMSGSIZE, f"a message may have {MAX_MESSAGE} bytes, this one has more"
+                errno.EMSGSIZE, f"a message may have {self._longest} bytes, this one has more"
             )
 
     def next(self) -> bytes | None:

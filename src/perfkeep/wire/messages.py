@@ -41,6 +41,7 @@ from perfkeep.wire.structs import (
 
 __all__ = [
     "FDS_PER_STAGE",
+    "GUEST_STAGED",
     "INTERFACE",
     "MAX_STAGED",
     "METHODS",
@@ -370,4 +371,6 @@ SERVICE_METHODS: dict[str, tuple[type[msgspec.Struct], type[msgspec.Struct]]] = 
 
 #: Most fds that one connection may stage before it uses them.
 MAX_STAGED = 1 << 20
+#: For who is neither root nor the owner of the instance.
+GUEST_STAGED = 4096
 FDS_PER_STAGE = MAX_FDS - 3

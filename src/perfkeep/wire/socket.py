@@ -11,8 +11,8 @@ import socket
 import struct
 from collections import deque
 
-from perfkeep.kernel.fd import OwnedFd
-from perfkeep.wire.framing import MAX_FDS, Splitter
+from perfkeep.kernel.fd import ForeignFd, OwnedFd
+from perfkeep.wire.framing import MAX_FDS, MAX_MESSAGE, Splitter
 
 # Below malloc's threshold for a mapping of its own, which each receive would make and undo.
 _CHUNK = 1 << 16
@@ -22,6 +22,9 @@ _RECEIVE, _SEND = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
 _CUT_OFF = int(socket.MSG_CTRUNC)
 _FD_BYTES = array.array("i").itemsize
 
+
+#: Fds of messages that have not arrived wholly, or not been looked at.
+_MOST_WAITING = 4 * MAX_FDS
 
 # <asm-generic/socket.h>, the same on every machine that has perf; Linux 4.13.
 _SO_PEERGROUPS = 59
@@ -60,12 +63,20 @@ def _groups_of(sock: socket.socket) -> array.array[int]:
 class Channel:
     """One connection: what has arrived of it, and the fds that arrived with it."""
 
-    __slots__ = ("fds", "sock", "splitter")
+    __slots__ = ("_wrap", "fds", "sock", "splitter")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self, sock: socket.socket, foreign: bool = False, longest: int = MAX_MESSAGE
+    ) -> None:
+        """
+        Args:
+            foreign: the fds that arrive may be anything.
+            longest: bytes that a message may have.
+        """
         self.sock = sock
-        self.splitter = Splitter()
+        self.splitter = Splitter(longest)
         self.fds: deque[OwnedFd] = deque()
+        self._wrap = ForeignFd if foreign else OwnedFd
 
     def receive(self, flags: int = 0) -> bool:
         """One recvmsg(2), with further MSG_ flags. False: the peer has closed.
@@ -79,11 +90,13 @@ class Channel:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % _FD_BYTES])
-                self.fds.extend(OwnedFd(number) for number in numbers)
+                self.fds.extend(self._wrap(number) for number in numbers)
         if got & _CUT_OFF:
             raise OSError(
                 errno.EMFILE, "fds were cut off on their way: the open files limit is reached"
             )
+        if len(self.fds) > _MOST_WAITING:
+            raise OSError(errno.EMFILE, "more fds arrived than any message takes")
         self.splitter.feed(data)
         return bool(data)
 

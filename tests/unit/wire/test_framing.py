@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkeep.errors import PerfkeepError
-from perfkeep.wire import framing
 from perfkeep.wire.framing import Call, Reply, Splitter, encode
 
 MESSAGES = st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\0", b"0")), max_size=8)
@@ -38,11 +37,8 @@ def test_however_a_stream_is_chunked_the_messages_are_the_same(
     assert found + drain(splitter) == messages
 
 
-def test_a_message_beyond_the_limit_is_refused_while_it_grows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(framing, "MAX_MESSAGE", 100)
-    splitter = Splitter()
+def test_a_message_beyond_the_limit_is_refused_while_it_grows() -> None:
+    splitter = Splitter(100)
     splitter.feed(b"x" * 100)
     assert splitter.next() is None
     with pytest.raises(PerfkeepError, match="100 bytes") as caught:
@@ -50,11 +46,8 @@ def test_a_message_beyond_the_limit_is_refused_while_it_grows(
     assert caught.value.errno == errno.EMSGSIZE
 
 
-def test_many_short_messages_may_be_longer_than_the_limit_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(framing, "MAX_MESSAGE", 100)
-    splitter = Splitter()
+def test_many_short_messages_may_be_longer_than_the_limit_together() -> None:
+    splitter = Splitter(100)
     splitter.feed(b"0123456789\0" * 50)
     assert drain(splitter) == [b"0123456789"] * 50
 
