@@ -12,7 +12,7 @@ import perfkeep
 from chaos.faults import OTHER, REQUESTS
 from chaos.world import World, world
 from perfkeep.cli.table import render
-from perfkeep.errors import KernelRefused
+from perfkeep.errors import KernelRefused, UsageError
 from perfkeep.units import format_size
 
 #: What Python's allocator and the libraries take once belongs to the start.
@@ -73,6 +73,6 @@ def soak(seconds: float) -> int:
 
 def _churn(one: World) -> None:
     for request in REQUESTS.values():
-        with suppress(KernelRefused):  # somebody else has taken a CPU offline
+        with suppress(KernelRefused, UsageError):  # somebody else has taken a CPU offline
             request()
     one.check()

@@ -157,3 +157,15 @@ def test_snapshots_that_run_meanwhile_are_whole(
             assert numbers[0] == 1 and len(numbers) > len(seen)
             seen = numbers
     eventually(lambda: not recording.info.offline)
+
+
+def test_what_is_added_while_a_cpu_is_offline_joins_there_when_it_comes_back(
+    running: Running, switch: Switch, eventually: Eventually, tracefs_mounted: Path
+) -> None:
+    recording = perfkeep.start("flight", [CALLS], ring="64K")
+    switch(False)
+    eventually(lambda: recording.info.offline == [1])
+    recording.add(["cpu-clock"])
+    assert [event.cpus for event in recording.info.events] == [[0, 1], [0]]
+    switch(True)
+    eventually(lambda: [event.cpus for event in recording.info.events] == [[0, 1], [0, 1]])

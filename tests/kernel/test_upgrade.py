@@ -111,7 +111,7 @@ def test_a_crash_in_the_middle_loses_nothing(
             pass  # it has done its part
         with recording.snapshot() as snapshot:
             numbers = one.numbers_in(snapshot)
-    assert not recording.info.gaps
+    assert not [gap for gap in recording.info.gaps if gap.cpus is None]
     assert numbers == list(range(1, numbers[-1] + 1))
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 from collections import deque
 
+from perfkeep.broker.redacting import Redactor
 from perfkeep.broker.rings import MappedRing
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire.framing import MAX_MESSAGE, Reply, encode
@@ -29,6 +30,8 @@ class Connection:
         self.channel = Channel(sock, foreign=True, longest=longest)
         self.staged: list[OwnedFd] = []
         self.rings: list[MappedRing] = []
+        #: Takes the kernel's addresses out of their copies, for who may not see them.
+        self.redactor: Redactor | None = None
         #: A thread works for this client; its next request waits.
         self.busy = False
         #: What the selector watches it for now.
@@ -78,4 +81,6 @@ class Connection:
             fd.close()
         self.staged.clear()
         self.rings.clear()
+        if self.redactor is not None:
+            self.redactor.close()
         self.channel.close()

@@ -38,7 +38,7 @@ from perfkeep.wire.instance import Instance
 LINGER_S = 5.0
 
 _PACKAGE = os.path.dirname(os.path.abspath(perfkeep.__file__))
-_ROOMS = ("broker", "keeper", "opener")
+_ROOMS = ("broker", "keeper", "opener", "redactor")
 #: After both daemons died, the first command waits this long for the recordings to come back.
 _RESTORE_S = 10.0
 #: And before another broker takes over, requests have this long to be answered.
@@ -85,6 +85,7 @@ class Daemon:
         #: What this process cannot do and goes on without, a sentence each.
         self.problems: list[str] = []
         self.audit = Audit(where.audit)
+        self.redactor = _main(_PACKAGE, "redactor")
         # Before the keeper starts, which is born inside.
         self.sandbox = str(sandbox.enter([where.directory, where.state]))
         say(self.sandbox)

@@ -17,6 +17,7 @@ from perfkeep.broker.collect import over
 from perfkeep.broker.connection import Connection
 from perfkeep.broker.permission import sees
 from perfkeep.broker.recordings import Recordings
+from perfkeep.broker.redacting import Redactor, check_physical, may_see_kernel
 from perfkeep.broker.registry import Recording
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
@@ -45,6 +46,7 @@ class House(Protocol):
     audit: Audit
     keeper_pid: int
     sandbox: str
+    redactor: str
     problems: list[str]
 
     def upgrade(self, request: messages.Upgrade) -> None: ...
@@ -199,12 +201,21 @@ class Methods:
     def BeginSnapshot(self, connection: Connection, named: messages.Named) -> Answer:
         answer, connection.rings = self.views.begin_snapshot(connection.peer, named.name)
         connection.expect_copies()
+        if connection.redactor is not None:
+            connection.redactor.close()
+            connection.redactor = None
+        owns = connection.peer.uid in (0, answer.recording.owner.uid)
+        if not owns and not may_see_kernel():
+            check_physical(answer)
+            connection.redactor = Redactor(self.house.redactor, answer.kinds)
         return answer, []
 
     def CopyRing(self, connection: Connection, request: messages.CopyRing) -> Answer:
         """Runs in a thread: the copy of a large ring must not hold up other clients."""
         ring = snapshot_ring(connection, request.index)
         copy = ring.copy()
+        if connection.redactor is not None:
+            copy = connection.redactor.redact(copy, ring.backward)
         return messages.RingCopied(ring.cpu, copy.bytes, copy.head_before, copy.head_after), [
             copy.fd
         ]

@@ -99,8 +99,11 @@ def target(
 
 
 def target_again(info: messages.RecordingInfo) -> Target:
-    """The target that a recording was started with: what joins it follows the same tasks."""
-    on = tuple(sorted({cpu for event in info.events for cpu in event.cpus}))
+    """The target that a recording was started with: what joins it follows the same tasks. On CPUs
+    that are offline it joins when they come back.
+    """
+    of_all = {cpu for event in info.events for cpu in event.cpus}
+    on = tuple(sorted(of_all.intersection(cpus.online()) or of_all))
     word, _, rest = info.target.partition(" ")
     if word == "pid":
         return target(on, int(rest))

@@ -48,7 +48,7 @@ def _status() -> messages.Status:
 
 def _check_that_it_runs(package: str) -> None:
     """What cannot even start must not take over."""
-    for room in ("broker", "keeper", "opener"):
+    for room in ("broker", "keeper", "opener", "redactor"):
         path = os.path.join(package, room, "__main__.py")
         pid = spawn(["-I", path, "--try"], ())
         _, status = os.waitpid(pid, 0)

@@ -310,10 +310,9 @@ def _drop_capabilities(paths: list[str]) -> tuple[int, int]:
     _, permitted, _ = _capabilities()
     kept = permitted & _bits(PERMITTED)
     for number in range(64):
-        if _libc.prctl(Prctl.CAPBSET_READ, number, 0, 0, 0) < 0:
-            break  # this kernel has no more
-        if not kept >> number & 1:
-            # Only who has SETPCAP may; for the others no_new_privs does as much.
+        # -1: this kernel has no more. Only who has SETPCAP may drop any; for the others
+        # no_new_privs does as much.
+        if not kept >> number & 1 and _libc.prctl(Prctl.CAPBSET_READ, number, 0, 0, 0) == 1:
             _libc.prctl(Prctl.CAPBSET_DROP, number, 0, 0, 0)
     # What is neither inheritable nor permitted leaves the ambient set as well.
     inheritable = sum(

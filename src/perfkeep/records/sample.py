@@ -122,6 +122,27 @@ class Layout:
                 f"a sample of {len(record)} bytes ends too early: {error}", 0
             ) from error
 
+    def raw_span(self, record: memoryview | bytes) -> tuple[int, int] | None:
+        """(start, end) of a sample's raw bytes in it; None: it has none.
+
+        Raises:
+            DataError: a length in it points outside the record.
+        """
+        at, kinds = self._variable, self.attr.sample_type
+        if not kinds & Sample.RAW:
+            return None
+        try:
+            if kinds & Sample.READ:
+                at += self._read_size(record, at)
+            if kinds & Sample.CALLCHAIN:
+                at += 8 + 8 * int(_WORD.unpack_from(record, at)[0])
+            (size,) = struct.unpack_from("=I", record, at)
+        except (struct.error, OverflowError) as error:
+            raise DataError(f"a sample of {len(record)} bytes ends too early", at) from error
+        if size > len(record) - at - 4:
+            raise DataError(f"{size} raw bytes do not fit their record", at)
+        return at + 4, at + 4 + int(size)
+
     def _variable_fields(self, record: memoryview | bytes) -> tuple[tuple[int, ...], bytes]:
         at, chain, raw = self._variable, (), b""
         kinds = self.attr.sample_type
