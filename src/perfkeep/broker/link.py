@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ class KeeperLink:
             if packets.decode_answer(data) is not None:
                 return
             item = packets.decode(data)
+            if fd == packets.CUT_OFF:
+                raise OSError(errno.EMFILE, "the broker may not open as many files as the keeper")
             owned = OwnedFd(fd) if fd >= 0 else None
             yield Item(item.key, item.value, item.ring_bytes, owned)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from perfkeep.broker.connection import Connection
 from perfkeep.broker.methods import Methods
-from perfkeep.errors import PerfkeepError
+from perfkeep.errors import BrokerError, PerfkeepError
 from perfkeep.kernel import fd
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire.framing import FAILED, Call, Failed, Reply
@@ -26,6 +26,7 @@ from perfkeep.wire.messages import INTERFACE, METHODS, SERVICE_METHODS, VARLINK_
 
 _INTERFACES = {INTERFACE: METHODS, VARLINK_SERVICE: SERVICE_METHODS}
 _SLOW = {"CopyRing"}
+_FILES_LIMIT = "RLIMIT_NOFILE of the broker (LimitNOFILE= of its unit)"
 #: That one guest may have at a time.
 MOST_CONNECTIONS = 32
 #: Fds that guests have sent and that have not been closed yet.
@@ -183,7 +184,17 @@ class Service:
             return
         except (OSError, ValueError) as error:
             self._complain(f"a client of uid {connection.peer.uid} was cut off: {error}")
+            if getattr(error, "errno", 0) == errno.EMFILE:
+                self._tell(connection, error)
             self._close(connection)
+
+    def _tell(self, connection: Connection, error: Exception) -> None:
+        """Say why before the end: of this message nothing more can be understood."""
+        connection.queue(failure(BrokerError(errno.EMFILE, f"{error}; raise {_FILES_LIMIT}")), [])
+        try:
+            connection.flush()
+        except OSError:
+            pass  # it does not listen
 
     def _advance(self, connection: Connection) -> None:
         """Answer what has arrived; one request at a time, and none while a reply waits."""

@@ -25,7 +25,9 @@ def answer(link: socket.socket, shelf: Shelf, lock: int, packet: bytes, fd: int)
     number = 0
     try:
         request = packets.decode(packet)
-        if request.op == packets.PUT:
+        if fd == packets.CUT_OFF:
+            number = errno.EMFILE
+        elif request.op == packets.PUT:
             taken, fd = fd, -1
             shelf.put(request.key, request.value, taken, request.ring_bytes)
         elif request.op == packets.DROP:

@@ -56,8 +56,8 @@ PERMITTED = (
     Capability.DAC_READ_SEARCH,
 )
 # Not needed, by trial: SYS_RESOURCE (the limit of open files is raised before, and inherited),
-# DAC_OVERRIDE (the instance's files are its own), KILL, SYS_PTRACE (without it /proc/PID/stat and
-# cmdline can still be read, unless /proc is mounted with hidepid), NET_ADMIN, SYSLOG.
+# DAC_OVERRIDE (the instance's files are its own), SYS_PTRACE (/proc/PID/stat and cmdline are for
+# everyone), KILL, NET_ADMIN, SYSLOG.
 
 #: The calls that are allowed whatever their arguments. A call is here by one of two rules: strace
 #: saw broker, keeper or opener make it (CPython 3.11 to 3.13, glibc); or it is another spelling of

@@ -65,10 +65,14 @@ def decode_answer(packet: bytes) -> int | None:
     return int(_ANSWER.unpack(packet)[0]) if len(packet) == _ANSWER.size else None
 
 
+#: In place of an fd that came and could not be taken: this process has as many as it may have.
+CUT_OFF = -2
+
+
 def receive(link: socket.socket) -> tuple[bytes, int]:
-    """One packet and its fd (-1: none). An empty packet: the other end is gone."""
+    """One packet and its fd (-1: none, CUT_OFF). An empty packet: the other end is gone."""
     try:
-        data, ancillary, _, _ = link.recvmsg(
+        data, ancillary, flags, _ = link.recvmsg(
             MAX_PACKET, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionError:
@@ -76,7 +80,7 @@ def receive(link: socket.socket) -> tuple[bytes, int]:
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(payload) >= 4:
             return data, int.from_bytes(payload[:4], sys.byteorder)
-    return data, -1
+    return data, CUT_OFF if flags & socket.MSG_CTRUNC else -1
 
 
 def send(link: socket.socket, data: bytes, fd: int = -1) -> None:
