@@ -1,7 +1,7 @@
-"""`python -I …/broker/__main__.py SOCKET [--ready N | --lock N --link N]`: one broker.
+"""`python -I …/broker/__main__.py SOCKET [--ready N | --foreground 1 | --lock N --link N]`: one broker.
 
-Started by a client that found none (--ready: a pipe to say so on), or by a keeper whose broker
-died (--lock, --link). Never by hand.
+Started by a client that found none (--ready: a pipe to say so on), as a service (--foreground), or
+by a keeper whose broker died (--lock, --link). Never by hand.
 """
 
 import os
@@ -34,8 +34,9 @@ def main() -> None:
     # No argparse: it would stay in memory for as long as this process lives.
     path, *rest = sys.argv[1:]
     numbers = {name: int(value) for name, value in zip(rest[::2], rest[1::2], strict=True)}
+    stays = bool(numbers.pop("--foreground", 0))
     inherited = list(numbers.values())
-    if "--link" not in numbers:
+    if "--link" not in numbers and not stays:
         detach(inherited)
     for number in inherited:
         os.set_inheritable(number, False)
@@ -54,10 +55,12 @@ def main() -> None:
         instance.prepare_directory(where)
         taken = instance.take_lock(where)
         if taken is None:
+            if stays:
+                sys.exit(f"perfkeep: somebody serves {path} already; see {where.lock}")
             return  # someone else serves; the client that started us will find them
         lock, link = taken, None
     try:
-        Daemon(where, lock, link).run(ready)
+        Daemon(where, lock, link, stays).run(ready)
     except Exception as error:
         say(f"broken: {error!r}")
         if ready is not None and not ready.closed:

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import msgspec
@@ -58,8 +58,12 @@ class Absence:
 
     # --- both daemons died ----------------------------------------------------------------------
 
-    def restore(self) -> None:
-        """Take up what the state directory knows and the keeper does not."""
+    def restore(self, stored: Mapping[bytes, OwnedFd]) -> None:
+        """Take up what the state directory knows and the keeper does not.
+
+        Args:
+            stored: events by the keys that the keeper had them under, which a third holder kept.
+        """
         registry = self.recordings.registry
         for next_id, recording in self.recordings.state.load():
             registry.next_id = max(registry.next_id, next_id)
@@ -75,6 +79,26 @@ class Absence:
             recording.offline = []
             self.recordings.take_up(recording)
             self.tell("restore", recording.name, _RESTARTED)
+            self._take_stored(recording, stored)
+
+    def _take_stored(self, recording: Recording, stored: Mapping[bytes, OwnedFd]) -> None:
+        """Events that have gone on counting are given new rings; what is missing is opened again."""
+        events = []
+        for key, fd in stored.items():
+            if not key.startswith(recording.prefix + b"e/"):
+                continue
+            id, cpu, kernel_id = (int(word) for word in key.split(b"/")[2:5])
+            alive = id in recording.kinds and perf_fd.check(fd.fileno()) == kernel_id
+            if alive and cpu in cpus.online():
+                events.append((Slot(id, cpu), fd, kernel_id))
+        if not events:
+            return
+        try:
+            self._rejoin(recording, events)
+        except OSError as error:
+            print(f"perfkeep-broker: {recording.name}: {error}", flush=True)
+        else:
+            self.done(recording, recording.id, "")
 
     # --- CPUs that come and go ------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from perfkeep.broker.absence import Absence
 from perfkeep.broker.audit import Audit
 from perfkeep.broker.collect import expired
 from perfkeep.broker.door import Door
-from perfkeep.broker.link import KeeperLink
+from perfkeep.broker.link import KeeperLink, StoringLink, key_of
 from perfkeep.broker.methods import Methods
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.recovery import hand_over, recover
@@ -31,6 +31,7 @@ from perfkeep.errors import BrokerError, Unreachable
 from perfkeep.kernel import sandbox
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.spawn import spawn
+from perfkeep.kernel.systemd import Notifier, given
 from perfkeep.wire import messages, packets
 from perfkeep.wire.instance import Instance
 
@@ -71,14 +72,20 @@ class Daemon:
         where: the instance.
         lock: its lock, taken.
         link: to the keeper that started us, or None: start one.
+        stays: whether it goes on with nothing to do, as a service does.
     """
 
-    def __init__(self, where: Instance, lock: OwnedFd, link: socket.socket | None) -> None:
+    def __init__(
+        self, where: Instance, lock: OwnedFd, link: socket.socket | None, stays: bool = False
+    ) -> None:
         self.where = where
         self.lock = lock
         self.keeper_pid = os.getppid()
         #: No broker and no keeper before us: whatever there was has died with them.
         self.first = link is None
+        self.stays = stays
+        self.manager = Notifier()
+        self.given = given()
         self.ended = False
         self.reload = False
         self.successor: messages.Upgrade | None = None
@@ -90,7 +97,7 @@ class Daemon:
         self.sandbox = str(sandbox.enter([where.directory, where.state]))
         say(self.sandbox)
         self.recordings = Recordings(
-            KeeperLink(link or self._start_keeper()),
+            self._link(link or self._start_keeper()),
             SysfsView(where.devices),
             State(where.state),
             self._policy(policy.Policy(policy.path())),
@@ -101,6 +108,9 @@ class Daemon:
         self.door = Door(where, lock, self.service, say, self._lock_was_renewed)
         self.door.keeper_pid = self.keeper_pid
         self.uevents: socket.socket | None = None
+
+    def _link(self, sock: socket.socket) -> KeeperLink:
+        return StoringLink(sock, self.manager) if self.manager else KeeperLink(sock)
 
     def _policy(self, before: policy.Policy) -> policy.Policy:
         """The administrator's policy; the one before while there is a mistake in it."""
@@ -132,7 +142,7 @@ class Daemon:
         self._watch_keeper()
         self._watch_cpus(held)
         if self.first:
-            self.absence.restore()
+            self.absence.restore(self._take_given())
         else:
             self.recordings.state.follow(self.recordings.registry)
         self._look_at_cpus()
@@ -146,14 +156,30 @@ class Daemon:
         self._let_in()
         self.door.open()
         say(f"serving {self.where.socket}, {len(self.recordings.registry)} recordings")
+        self.manager.ready(f"{len(self.recordings.registry)} recordings")
         if ready is not None:
             os.write(ready.fileno(), b"ready")
             ready.close()
         while not self.ended:
-            if not self.service.step(self._until_expiry()) and self._may_end():
+            if not self.service.step(self._until_expiry()) and not self.stays and self._may_end():
                 break
             self._upkeep()
         self._end()
+
+    def _take_given(self) -> dict[bytes, OwnedFd]:
+        """What systemd has kept for us: the socket that listens, and events by their keys."""
+        events = {}
+        for name, fd in self.given:
+            if key_of(name):
+                events[key_of(name)] = fd
+                continue
+            sock = socket.socket(fileno=fd.release())
+            if sock.family == socket.AF_UNIX and sock.getsockname() == self.where.socket:
+                self.door.given = sock
+            else:
+                sock.close()
+        self.given = []
+        return events
 
     # --- what happens without being asked for -----------------------------------------------------
 
@@ -258,7 +284,7 @@ class Daemon:
         self._let_finish()
         old, old_pid = self.recordings.keeper, self.keeper_pid
         try:
-            keeper = KeeperLink(self._start_keeper(code.python, code.package))
+            keeper = self._link(self._start_keeper(code.python, code.package))
             self._hand_over(keeper)
         except OSError as error:
             self.keeper_pid = old_pid
@@ -312,7 +338,7 @@ class Daemon:
         pause = 0.1
         while True:
             try:
-                keeper = KeeperLink(self._start_keeper())
+                keeper = self._link(self._start_keeper())
                 self._hand_over(keeper)
                 self.recordings.keeper = keeper
                 break
@@ -348,9 +374,11 @@ class Daemon:
 
     def _end(self) -> None:
         say(f"ends, with {len(self.recordings.registry)} recordings")
+        self.manager.stopping()
         self.recordings.spiller.finish()
-        for recording in self.recordings.registry:
-            self.recordings.state.forget(recording.name)
+        if not self.manager:  # a service is stopped to be started again, until the next boot
+            for recording in self.recordings.registry:
+                self.recordings.state.forget(recording.name)
         self.door.unlink()
         self._show_in_sysfs(Registry())  # the tree stays: it may be mounted
         with suppress(OSError):

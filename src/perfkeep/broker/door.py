@@ -40,12 +40,29 @@ class Door:
         self.renewed = renewed
         self.keeper_pid = 0
         self.mode = 0o600
+        #: A socket that listens under the name already: systemd's.
+        self.given: socket.socket | None = None
         self.listener: socket.socket | None = None
         self._inode = 0
         self._watch: OwnedFd | None = None
 
     def open(self) -> None:
         """Listen under the socket's name, whatever lies there; write who we are into the lock."""
+        listener, self.given = self.given, None
+        if listener is None:
+            listener = self._bind()
+        else:
+            os.chmod(self.where.socket, self.mode)
+        self._inode = os.lstat(self.where.socket).st_ino
+        if self.listener is not None:
+            self.service.selector.unregister(self.listener)
+            self.listener.close()
+        self.listener = listener
+        self.service.listen(listener)
+        self.name_us(self.keeper_pid)
+        self._watch_directory()
+
+    def _bind(self) -> socket.socket:
         aside = self.where.socket + ".new"
         instance.check_is_socket(self.where.socket)
         instance.check_is_socket(aside)
@@ -56,14 +73,7 @@ class Door:
         os.chmod(aside, self.mode)
         listener.listen(128)
         os.rename(aside, self.where.socket)
-        self._inode = os.lstat(self.where.socket).st_ino
-        if self.listener is not None:
-            self.service.selector.unregister(self.listener)
-            self.listener.close()
-        self.listener = listener
-        self.service.listen(listener)
-        self.name_us(self.keeper_pid)
-        self._watch_directory()
+        return listener
 
     def let_in(self, mode: int) -> None:
         """Who may connect: 0600, or 0666 while there is something for others."""

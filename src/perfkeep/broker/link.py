@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from perfkeep.errors import Unreachable
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.systemd import Notifier
 from perfkeep.wire import packets
 from perfkeep.wire.packets import Request
 
@@ -80,3 +81,47 @@ class KeeperLink:
         if not data:
             raise Unreachable("the keeper is gone; ask again")
         return data, fd
+
+
+class StoringLink(KeeperLink):
+    """The same, with systemd's fd store as a third holder of every event: if broker and keeper die,
+    rings are gone, but the events go on counting.
+    """
+
+    def __init__(self, link: socket.socket, manager: Notifier) -> None:
+        super().__init__(link)
+        self._manager = manager
+        self._kept: set[bytes] = set()
+
+    def put(self, key: bytes, value: bytes, fd: int = -1, ring_bytes: int = 0) -> None:
+        super().put(key, value, fd, ring_bytes)
+        if fd >= 0 and is_event(key):
+            self._manager.keep(store_name(key), fd)
+            self._kept.add(key)
+
+    def drop(self, prefix: bytes) -> None:
+        super().drop(prefix)
+        for key in [key for key in self._kept if key.startswith(prefix)]:
+            self._manager.drop(store_name(key))
+            self._kept.discard(key)
+
+    def items(self) -> Iterator[Item]:
+        for item in super().items():
+            if is_event(item.key):
+                self._kept.add(item.key)
+            yield item
+
+
+def is_event(key: bytes) -> bool:
+    """R/e/K/CPU/N/, see remembered."""
+    return key.split(b"/")[1:2] == [b"e"]
+
+
+def store_name(key: bytes) -> str:
+    """Under which the fd store has an event: printable, and without a colon."""
+    return f"pk-{key.decode()}"
+
+
+def key_of(name: str) -> bytes:
+    """What `store_name` was made of; nothing when it is not one of ours."""
+    return name.removeprefix("pk-").encode() if name.startswith("pk-") else b""

@@ -50,6 +50,7 @@ VERBS = {
     "chown": ("chown", "give a recording to another user or group"),
     "gc": ("gc", "end recordings that are over by policy"),
     "upgrade": ("upgrade", "have the running daemons go on with this version's code"),
+    "daemon": ("daemon", "run the daemons as a service, in the foreground"),
     "exec": ("exec", "run a program that may use persistent events itself"),
     "mount": ("mount", "show the persistent events in /sys, system-wide"),
     "umount": ("umount", "take the persistent events out of /sys again"),
