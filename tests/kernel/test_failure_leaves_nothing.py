@@ -32,7 +32,7 @@ from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
 from perfkeep.broker.views import Views
 from perfkeep.client.opening import Opened, open_events, target, wanted
-from perfkeep.keeper.service import serve
+from perfkeep.keeper.service import Keeping, serve
 from perfkeep.keeper.shelf import Shelf
 from perfkeep.kernel import cpus, perf_fd
 from perfkeep.testing.requirements import perf_events, requires
@@ -120,7 +120,8 @@ class Trial:
 
     def __init__(self) -> None:
         self.steps = Steps()
-        self.shelf = FailingShelf()
+        self.kept = Keeping(-1)
+        self.kept.shelf = self.shelf = FailingShelf()
         self.shelf.steps = self.steps
         self.connect()
 
@@ -143,7 +144,7 @@ class Trial:
 
     def _keep(self, theirs: Any) -> None:
         with theirs:
-            serve(theirs, self.shelf, -1)
+            serve(theirs, self.kept)
 
     def disconnect(self) -> None:
         self.link.socket.close()

@@ -156,6 +156,8 @@ class Daemon:
         self._let_in()
         self.door.open()
         say(f"serving {self.where.socket}, {len(self.recordings.registry)} recordings")
+        with suppress(OSError):  # a keeper of an older version does not know what that means
+            self.recordings.keeper.serves()
         self.manager.ready(f"{len(self.recordings.registry)} recordings")
         if ready is not None:
             os.write(ready.fileno(), b"ready")

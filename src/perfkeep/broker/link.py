@@ -46,6 +46,10 @@ class KeeperLink:
         """The instance has a new lock."""
         self._ask(Request(packets.LOCK), fd)
 
+    def serves(self) -> None:
+        """We serve clients: if we die now, it is not of our start."""
+        self._ask(Request(packets.SERVES))
+
     def bye(self) -> None:
         """Everything ends: the keeper lets go of all it holds and exits."""
         self._ask(Request(packets.BYE))

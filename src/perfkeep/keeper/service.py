@@ -14,14 +14,26 @@ from perfkeep.keeper.shelf import Shelf
 from perfkeep.kernel.spawn import spawn
 from perfkeep.wire import packets
 
-#: A broker that dies within this many seconds of its start died of its start.
+#: A broker that dies within this many seconds of its start, and served nobody, died of its start.
 _QUICK_DEATH_S = 5.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 60.0
 
 
-def answer(link: socket.socket, shelf: Shelf, lock: int, packet: bytes, fd: int) -> bool:
+class Keeping:
+    """What a keeper has: the shelf, the lock, and whether the broker that it serves got so far as
+    to serve clients.
+    """
+
+    def __init__(self, lock: int) -> None:
+        self.shelf = Shelf()
+        self.lock = lock
+        self.broker_serves = False
+
+
+def answer(link: socket.socket, kept: Keeping, packet: bytes, fd: int) -> bool:
     """Carry out one request. False: the broker said that everything ends."""
+    shelf = kept.shelf
     number = 0
     try:
         request = packets.decode(packet)
@@ -37,7 +49,9 @@ def answer(link: socket.socket, shelf: Shelf, lock: int, packet: bytes, fd: int)
                 item = packets.Request(packets.PUT, key, slot.value, slot.ring_bytes)
                 packets.send(link, packets.encode(item), slot.fd)
         elif request.op == packets.LOCK:
-            os.dup2(fd, lock, inheritable=False)
+            os.dup2(fd, kept.lock, inheritable=False)
+        elif request.op == packets.SERVES:
+            kept.broker_serves = True
         else:
             shelf.drop(b"")
     except ValueError:
@@ -51,14 +65,15 @@ def answer(link: socket.socket, shelf: Shelf, lock: int, packet: bytes, fd: int)
     return number != 0 or request.op != packets.BYE
 
 
-def serve(link: socket.socket, shelf: Shelf, lock: int) -> bool:
+def serve(link: socket.socket, kept: Keeping) -> bool:
     """Answer until the broker goes away. False: it said that everything ends."""
+    kept.broker_serves = False
     while True:
         packet, fd = packets.receive(link)
         if not packet:
             return True
         try:
-            if not answer(link, shelf, lock, packet, fd):
+            if not answer(link, kept, packet, fd):
                 return False
         except ConnectionError:
             return True
@@ -106,16 +121,17 @@ def run(link: socket.socket, lock: int, command: list[str]) -> None:
     Args:
         command: arguments of Python that start a broker, less the link.
     """
-    shelf = Shelf()
+    kept = Keeping(lock)
     pause = 0.0
     while True:
         since = time.monotonic()
-        if not serve(link, shelf, lock):
+        if not serve(link, kept):
             return
         link.close()
-        if not len(shelf) or not in_charge(lock):
+        if not len(kept.shelf) or not in_charge(lock):
             return
-        # A broker that dies of its start must not be started in a tight loop for ever.
-        quick = time.monotonic() - since < _QUICK_DEATH_S
+        # A broker that dies of its start must not be started in a tight loop for ever; one that is
+        # killed shall not be waited for.
+        quick = not kept.broker_serves and time.monotonic() - since < _QUICK_DEATH_S
         pause = min(_LONGEST_PAUSE_S, pause * 2 or _FIRST_PAUSE_S) if quick else 0.0
         link = replace_broker(command, lock, pause)

@@ -12,8 +12,7 @@ import pytest
 
 from perfkeep.broker.link import KeeperLink
 from perfkeep.errors import Unreachable
-from perfkeep.keeper.service import in_charge, serve
-from perfkeep.keeper.shelf import Shelf
+from perfkeep.keeper.service import Keeping, in_charge, serve
 from perfkeep.wire import packets
 from perfkeep.wire.packets import Request
 
@@ -24,14 +23,14 @@ class Kept:
     def __init__(self) -> None:
         ours, self.theirs = packets.link_pair()
         self.link = KeeperLink(ours)
-        self.shelf = Shelf()
-        self.lock = os.memfd_create("lock")
+        self.kept = Keeping(os.memfd_create("lock"))
+        self.shelf, self.lock = self.kept.shelf, self.kept.lock
         self.went_on: bool | None = None
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
     def _run(self) -> None:
-        self.went_on = serve(self.theirs, self.shelf, self.lock)
+        self.went_on = serve(self.theirs, self.kept)
         self.theirs.close()
 
     def end(self) -> None:
@@ -148,3 +147,9 @@ def test_only_the_keeper_that_the_lock_names_is_in_charge(text: str, expected: b
     os.write(lock, text.format(pid=os.getpid()).encode())
     assert in_charge(lock) is expected
     os.close(lock)
+
+
+def test_a_broker_that_came_to_serve_has_not_died_of_its_start(kept: Kept) -> None:
+    assert not kept.kept.broker_serves
+    kept.link.serves()
+    assert kept.kept.broker_serves
