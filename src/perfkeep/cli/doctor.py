@@ -234,6 +234,75 @@ def _hardware() -> Finding:
     return Finding("ok", "hardware PMU", "there" if there else "none; software events work")
 
 
+def _lsm() -> Finding:
+    """Lockdown and SELinux may refuse what capabilities allow."""
+    active = _read("/sys/kernel/security/lsm") if os.path.exists("/sys/kernel/security/lsm") else ""
+    try:
+        lockdown = _read("/sys/kernel/security/lockdown")
+    except OSError:
+        lockdown = ""
+    if "[confidentiality]" in lockdown:
+        return Finding("fail", "security modules", "lockdown is in confidentiality mode, in which "
+                       "nobody may read the kernel by perf events",
+                       "boot with lockdown=integrity")  # fmt: skip
+    if "selinux" in active:
+        return Finding(
+            "ok", "security modules", f"{active}; SELinux may refuse by class perf_event"
+        )
+    return Finding("ok", "security modules", active or "none that can be seen")
+
+
+def _locked() -> Finding:
+    """What rings beyond perf_event_mlock_kb count against."""
+    from perfkeep.units import format_size
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft == resource.RLIM_INFINITY or "CAP_IPC_LOCK" in _have():
+        return Finding("ok", "locked memory", "no limit for you")
+    return Finding("ok", "locked memory", f"{format_size(soft)} beyond perf_event_mlock_kb")
+
+
+def _state() -> Finding:
+    """Whether recordings can come back after both daemons died."""
+    from perfkeep.wire import instance
+
+    where, what = instance.current().state, "state directory"
+    folder = where
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding("fail", what, f"{where} cannot be written to by you",
+                       "name another one with PERFKEEP_STATE")  # fmt: skip
+    left = os.statvfs(folder)
+    if left.f_bavail * left.f_frsize < 1 << 20:
+        return Finding("warn", what, f"{where} is full", "make room there")
+    return Finding("ok", what, where)
+
+
+def _policy() -> Finding:
+    """As the broker will read it."""
+    from perfkeep.broker import policy as room
+
+    path = room.path()
+    if not os.path.exists(path):
+        return Finding("ok", "policy", f"no {path}: nobody gets more than the kernel gives them")
+    try:
+        policy = room.load(path)
+    except OSError as error:
+        return Finding("fail", "policy", str(error), f"mend {path}, see perfkeep-policy(5)")
+    shares = "owners may share" if policy.share else "only root may share"
+    return Finding("ok", "policy", f"{path}: {shares}")
+
+
+def _sandbox() -> Finding:
+    """Whether the daemons can give up what they do not need."""
+    known = _read("/proc/sys/kernel/seccomp/actions_avail").split()
+    if "errno" not in known or os.uname().machine not in ("x86_64", "aarch64"):
+        return Finding("warn", "sandbox", "the daemons run without a filter of system calls",
+                       "a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64")  # fmt: skip
+    return Finding("ok", "sandbox", "the daemons can be confined")
+
+
 def _instance() -> Finding:
     """Looks, and starts nothing."""
     import socket
@@ -281,6 +350,11 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _tracefs,
     _hardware,
     _seccomp,
+    _lsm,
+    _locked,
+    _sandbox,
+    _state,
+    _policy,
     _programs,
     _walk,
     _perf,

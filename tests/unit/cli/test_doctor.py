@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,38 @@ def test_what_exec_can_do_here_is_said(
     monkeypatch.setattr("os.geteuid", lambda: uid)
     got = doctor._programs()
     assert got.verdict == verdict and says in got.found
+
+
+def test_lockdown_that_forbids_events_is_told_and_cured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = {"/sys/kernel/security/lsm": "lockdown,capability",
+             "/sys/kernel/security/lockdown": "none integrity [confidentiality]"}  # fmt: skip
+    monkeypatch.setattr(os.path, "exists", lambda path: path in texts)
+    monkeypatch.setattr(doctor, "_read", texts.__getitem__)
+    got = doctor._lsm()
+    assert got.verdict == "fail" and "confidentiality" in got.found
+    texts["/sys/kernel/security/lockdown"] = "none [integrity] confidentiality"
+    assert doctor._lsm() == Finding("ok", "security modules", "lockdown,capability")
+
+
+def test_a_policy_that_is_not_obeyed_is_told_with_the_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERFKEEP_CONFIG", str(tmp_path))
+    assert doctor._policy().verdict == "ok"
+    (tmp_path / "policy.toml").write_text("shar = true\n")
+    got = doctor._policy()
+    assert got.verdict == "fail" and "unknown key 'shar'" in got.found
+    (tmp_path / "policy.toml").write_text("share = true\n")
+    assert "owners may share" in doctor._policy().found
+
+
+def test_a_state_directory_that_cannot_be_is_told_with_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERFKEEP_STATE", str(tmp_path / "not" / "there"))
+    assert doctor._state() == Finding("ok", "state directory", str(tmp_path / "not" / "there"))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    got = doctor._state()
+    assert got.verdict == "fail" and "PERFKEEP_STATE" in got.cure
