@@ -128,7 +128,7 @@ def run(link: socket.socket, lock: int, command: list[str]) -> None:
         if not serve(link, kept):
             return
         link.close()
-        if not len(kept.shelf) or not in_charge(lock):
+        if not kept.shelf.is_worth_keeping or not in_charge(lock):
             return
         # A broker that dies of its start must not be started in a tight loop for ever; one that is
         # killed shall not be waited for.

@@ -75,3 +75,8 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether anything would be lost: keys that begin with # are about the instance itself."""
+        return any(not key.startswith(b"#") for key in self._slots)

@@ -110,3 +110,14 @@ def test_dropping_takes_exactly_what_begins_with_the_prefix(
         shelf.put(key, b"")
     shelf.drop(prefix)
     assert [key for key, _ in shelf.items()] == [k for k in keys if not k.startswith(prefix)]
+
+
+def test_what_is_only_about_the_instance_is_not_worth_keeping() -> None:
+    shelf = Shelf()
+    assert not shelf.is_worth_keeping
+    shelf.put(b"#ids", b"7")
+    assert not shelf.is_worth_keeping
+    shelf.put(b"1/", b"")
+    assert shelf.is_worth_keeping
+    shelf.drop(b"1/")
+    assert not shelf.is_worth_keeping
