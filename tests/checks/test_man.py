@@ -199,6 +199,7 @@ def test_every_page_is_installed_where_man_looks_for_it() -> None:
     installed = {
         Path(folder) / path.name
         for folder, globs in project["tool"]["setuptools"]["data-files"].items()
+        if folder.startswith("share/man/")
         for pattern in globs
         for path in ROOT.glob(pattern)
     }

@@ -44,7 +44,7 @@ class Manager:
         self.sock.setblocking(False)
         self.store: dict[str, int] = {}
         self.said: list[str] = []
-        self.process: subprocess.Popen[bytes] | None = None
+        self.main_pid = 0
 
     def listen(self) -> None:
         """Take in what was told."""
@@ -55,6 +55,7 @@ class Manager:
                 return
             fields = dict(line.split("=", 1) for line in data.decode().split("\n"))
             self.said += fields
+            self.main_pid = int(fields.get("MAINPID", self.main_pid))
             if "FDSTORE" in fields:
                 assert fields["FDPOLL"] == "0"
                 with suppress(KeyError):  # the same event again, which systemd keeps once
@@ -147,6 +148,22 @@ def test_it_stays_in_the_foreground_and_stops_when_it_is_told_to(
         assert service.wait(20) == 0
         assert service.stdout is not None and b"serving" in service.stdout.read()
     assert not instance.exists()
+
+
+def test_the_manager_is_told_when_another_process_is_the_main_one(
+    instance: Path, manager: Manager, eventually: Eventually
+) -> None:
+    manager.start()
+    manager.wait_ready(eventually)
+    assert manager.main_pid == manager.pid
+    perfkeep.start("flight", ["cpu-clock"], cpus=[0], ring="64K")
+    os.kill(manager.pid, signal.SIGKILL)
+    manager.reap()
+    disconnect()
+    manager.wait_ready(eventually)
+    assert Path(f"{instance}.lock").read_text().split()[1] == str(manager.main_pid)
+    disconnect()
+    manager.pid = manager.main_pid
 
 
 def test_counts_go_on_in_the_fd_store_when_both_daemons_die(

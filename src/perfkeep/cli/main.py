@@ -51,6 +51,8 @@ VERBS = {
     "gc": ("gc", "end recordings that are over by policy"),
     "upgrade": ("upgrade", "have the running daemons go on with this version's code"),
     "daemon": ("daemon", "run the daemons as a service, in the foreground"),
+    "check": ("check", "read the files that define recordings, and say what is wrong"),
+    "load": ("load", "start the recordings that files define"),
     "exec": ("exec", "run a program that may use persistent events itself"),
     "mount": ("mount", "show the persistent events in /sys, system-wide"),
     "umount": ("umount", "take the persistent events out of /sys again"),

@@ -37,8 +37,10 @@ class Notifier:
         return bool(self._path)
 
     def ready(self, status: str) -> None:
-        """The service can be used from here on."""
-        self._send(f"READY=1\nSTATUS={status}")
+        """The service can be used from here on, and this process is its main one: after a death
+        it is another than the manager started.
+        """
+        self._send(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")

@@ -136,6 +136,11 @@ def _groff() -> str | None:
     return _runs("groff", "-man", "-Tutf8", "-z", stdin=".TH A 1\n")
 
 
+def _systemd_analyze() -> str | None:
+    # 250 is the first that looks at the security of a unit file which is not installed.
+    return _runs("systemd-analyze", "security", "--offline=true", "--help")
+
+
 def _compiler() -> str | None:
     includes = "#include <stdio.h>\n#include <linux/perf_event.h>\n"
     return _runs("cc", "-fsyntax-only", "-x", "c", "-", stdin=includes)
@@ -187,6 +192,8 @@ perf_tool = Need("perf_tool", _perf_tool)
 compiler = Need("compiler", _compiler)
 #: groff is in PATH, with the man macros
 groff = Need("groff", _groff)
+#: systemd-analyze is in PATH, and reads unit files; systemd itself need not run
+systemd_analyze = Need("systemd_analyze", _systemd_analyze)
 root = Need("root", _root)
 #: CPU 1 can be taken offline
 cpu_hotplug = Need("cpu_hotplug", _cpu_hotplug)

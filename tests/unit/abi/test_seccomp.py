@@ -1,10 +1,11 @@
 """The numbers of a sandbox against the headers, through the C compiler.
 
-Those of x86_64 and of aarch64 are there on either machine: the latter are the generic ones.
+Those of aarch64 are the generic ones, which are there on every machine.
 """
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 
@@ -17,7 +18,7 @@ from perfkeep.testing.requirements import compiler, requires
 pytestmark = requires(compiler)
 
 #: What arm64's <asm/unistd.h> defines before it includes the generic one.
-_ARM64 = "RENAMEAT NEW_STAT SET_GET_RLIMIT TIME32_SYSCALLS SYS_CLONE3".split()
+_ARM64 = ["RENAMEAT", "NEW_STAT", "SET_GET_RLIMIT", "TIME32_SYSCALLS", "SYS_CLONE3"]
 GENERIC = "".join(f"#define __ARCH_WANT_{one}\n" for one in _ARM64)
 GENERIC += "#include <asm-generic/unistd.h>"
 
@@ -71,6 +72,8 @@ def check(ours: dict[str, int], includes: str) -> None:
 
 @pytest.mark.parametrize("arch", HEADERS, ids=lambda arch: arch.name)
 def test_a_system_call_has_the_header_s_number(arch: AuditArch) -> None:
+    if arch is AuditArch.X86_64 and platform.machine() != "x86_64":
+        pytest.skip("its header is on x86_64 only")
     calls = abi.system_calls(arch)
     assert len(set(calls.values())) == len(calls)
     check({f"__NR_{name}": number for name, number in calls.items()}, HEADERS[arch])
