@@ -35,6 +35,9 @@ def main() -> None:
     link = socket.socket(fileno=numbers["--link"])
     link.set_inheritable(False)
     if "--uid" in numbers:
+        # What uprobes need, while it can be read: Python may lie where its owner only gets.
+        import elftools.elf.elffile  # noqa: F401
+
         become(numbers["--uid"], numbers["--gid"])
 
     with Connection(Instance(path), link) as broker:
