@@ -7,7 +7,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from perfkeep.records.sample import Layout
 NOBODY = 65534
 TRACEFS = Path("/sys/kernel/tracing")
 
-AsNobody = Callable[[Callable[[], object]], Any]
+AsNobody = Callable[..., Any]
 
 
 # Each system call carries a number, so a sample that is missing is seen. Commands: how many calls
@@ -163,14 +163,14 @@ def caller() -> Iterator[Callable[..., Caller]]:
 
 @pytest.fixture
 def as_nobody() -> AsNobody:
-    """Calls a function in a child that has given up root; gives what it returns."""
+    """Calls a function in a child that has given up root, of these groups; gives what it returns."""
 
-    def run(function: Callable[[], object]) -> Any:
+    def run(function: Callable[[], object], groups: Sequence[int] = ()) -> Any:
         read_end, write_end = os.pipe()
         pid = os.fork()
         if not pid:
             try:
-                os.setgroups([])
+                os.setgroups(groups)
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
                 os.write(write_end, json.dumps(function()).encode())

@@ -20,6 +20,7 @@ pytestmark = requires(perf_events, root)
 
 # Of tests/kernel/conftest.py, which cannot be imported.
 Running = Any
+AsNobody = Callable[..., Any]
 NOBODY, STAFF = 65534, 50
 
 Attempts = dict[str, Callable[[], object]]
@@ -63,28 +64,6 @@ def outcomes(attempts: Mapping[str, Callable[[], object]]) -> dict[str, int]:
     return found
 
 
-def as_user(uid: int, gid: int, groups: list[int], function: Callable[[], Any]) -> Any:
-    """What a function gives in a process with these rights."""
-    import json
-
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.setgroups(groups)
-            os.setgid(gid)
-            os.setuid(uid)
-            os.write(write_end, json.dumps(function()).encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as answer:
-        said = answer.read()
-    os.waitpid(pid, 0)
-    assert said, "the child failed before it could say anything"
-    return json.loads(said)
-
-
 def start(mode: int | None = None, **options: Any) -> perfkeep.Recording:
     return perfkeep.start("flight", ["cpu-clock"], cpus=[0], ring="64K", mode=mode, **options)
 
@@ -99,7 +78,7 @@ def start(mode: int | None = None, **options: Any) -> perfkeep.Recording:
     ],
 )
 def test_the_mode_lets_others_read_or_control_and_never_own(
-    reachable: Running, mode: int, group: int | None, read: bool, control: bool
+    reachable: Running, mode: int, group: int | None, read: bool, control: bool, as_nobody: AsNobody
 ) -> None:
     start(mode, group=group)
     disconnect()
@@ -107,14 +86,16 @@ def test_the_mode_lets_others_read_or_control_and_never_own(
     def attempt() -> object:
         return outcomes(READ), outcomes(CONTROL), outcomes(OWN)
 
-    reads, controls, owns = as_user(NOBODY, NOBODY, [STAFF], attempt)
+    reads, controls, owns = as_nobody(attempt, [STAFF])
     assert set(reads.values()) == {0 if read else errno.EACCES}
     assert set(controls.values()) == {0 if control else errno.EACCES}
     assert set(owns.values()) == {errno.EACCES}
     assert perfkeep.Recording("flight").info.mode == mode
 
 
-def test_who_may_not_see_a_recording_does_not_find_it_in_the_list(reachable: Running) -> None:
+def test_who_may_not_see_a_recording_does_not_find_it_in_the_list(
+    reachable: Running, as_nobody: AsNobody
+) -> None:
     start(0o640, group=STAFF)
     perfkeep.start("open", ["cpu-clock"], cpus=[0], ring="64K", mode=0o604)
     disconnect()
@@ -122,11 +103,13 @@ def test_who_may_not_see_a_recording_does_not_find_it_in_the_list(reachable: Run
     def names() -> list[str]:
         return [one.name for one in perfkeep.recordings()]
 
-    assert as_user(NOBODY, NOBODY, [], names) == ["open"]
-    assert as_user(NOBODY, NOBODY, [STAFF], names) == ["flight", "open"]
+    assert as_nobody(names) == ["open"]
+    assert as_nobody(names, [STAFF]) == ["flight", "open"]
 
 
-def test_nobody_can_even_connect_while_nothing_is_shared(reachable: Running) -> None:
+def test_nobody_can_even_connect_while_nothing_is_shared(
+    reachable: Running, as_nobody: AsNobody
+) -> None:
     recording = start()
     assert os.stat(reachable.socket).st_mode & 0o777 == 0o600
     recording.chmod(0o604)
@@ -134,20 +117,24 @@ def test_nobody_can_even_connect_while_nothing_is_shared(reachable: Running) -> 
     recording.chmod(0o600)
     assert os.stat(reachable.socket).st_mode & 0o777 == 0o600
     disconnect()
-    assert as_user(NOBODY, NOBODY, [], lambda: outcomes(READ)) == dict.fromkeys(READ, errno.EACCES)
+    assert as_nobody(lambda: outcomes(READ)) == dict.fromkeys(READ, errno.EACCES)
 
 
-def test_what_root_gives_away_belongs_to_the_user_wholly(reachable: Running) -> None:
+def test_what_root_gives_away_belongs_to_the_user_wholly(
+    reachable: Running, as_nobody: AsNobody
+) -> None:
     start(owner=NOBODY)
     disconnect()
-    found = as_user(NOBODY, NOBODY, [], lambda: outcomes(READ | CONTROL | OWN))
+    found = as_nobody(lambda: outcomes(READ | CONTROL | OWN))
     assert found == dict.fromkeys(READ | CONTROL | OWN, 0) | {
         "expire": errno.ENOENT,
         "claim": errno.ENOENT,
     }
 
 
-def test_a_user_shares_and_gives_away_nothing_without_an_administrator(reachable: Running) -> None:
+def test_a_user_shares_and_gives_away_nothing_without_an_administrator(
+    reachable: Running, as_nobody: AsNobody
+) -> None:
     start(owner=NOBODY)
     disconnect()
     attempts: dict[str, Callable[[], object]] = {
@@ -156,13 +143,13 @@ def test_a_user_shares_and_gives_away_nothing_without_an_administrator(reachable
         "foreign group": lambda: perfkeep.Recording("flight").chown(group=STAFF),
         "own group": lambda: perfkeep.Recording("flight").chown(group=NOBODY),
     }
-    found = as_user(NOBODY, NOBODY, [], lambda: outcomes(attempts))
+    found = as_nobody(lambda: outcomes(attempts))
     assert found.pop("own group") == 0
     assert set(found.values()) == {errno.EPERM}
 
 
 def test_nobody_starts_in_roots_instance_unless_policy_says_so(
-    reachable: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    reachable: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, as_nobody: AsNobody
 ) -> None:
     (tmp_path / "policy.toml").write_text(f"start = [{NOBODY}]\n[each_user]\nrings = '64K'\n")
     monkeypatch.setenv("PERFKEEP_CONFIG", str(tmp_path))
@@ -173,12 +160,12 @@ def test_nobody_starts_in_roots_instance_unless_policy_says_so(
         return lambda: perfkeep.start(name, ["page-faults:u"], pid=os.getpid(), cpus=[0], ring=ring)
 
     attempts = {"mine": begin("mine", "64K"), "more": begin("more", "4K")}
-    found = as_user(NOBODY, NOBODY, [], lambda: outcomes(attempts))
+    found = as_nobody(lambda: outcomes(attempts))
     assert found == {"mine": 0, "more": errno.EDQUOT}
     broker, _ = reachable.pids()
     (tmp_path / "policy.toml").unlink()
     os.kill(broker, 1)
-    found = as_user(NOBODY, NOBODY, [], lambda: outcomes({"other": begin("other", "4K")}))
+    found = as_nobody(lambda: outcomes({"other": begin("other", "4K")}))
     assert found == {"other": errno.EACCES}
 
 
@@ -193,11 +180,13 @@ def test_a_policy_with_a_mistake_is_told_of_and_the_one_before_it_holds(
     assert "unknown key 'shares'" in status.problems[0]
 
 
-def test_every_change_and_every_refusal_is_one_line_in_the_audit_log(reachable: Running) -> None:
+def test_every_change_and_every_refusal_is_one_line_in_the_audit_log(
+    reachable: Running, as_nobody: AsNobody
+) -> None:
     recording = start(0o604)
     recording.stat()
     disconnect()
-    as_user(NOBODY, NOBODY, [], lambda: outcomes(OWN))
+    as_nobody(lambda: outcomes(OWN))
     recording.claim()
     log = Path(f"{reachable.socket}.audit")
     lines = [line.split(" ", 1)[1] for line in log.read_text().splitlines()]
