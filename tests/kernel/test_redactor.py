@@ -84,11 +84,11 @@ def test_a_reader_whom_the_kernel_hides_them_from_sees_none_and_the_owner_all(
 ) -> None:
     eventually(lambda: seen()[0] > 50)
     disconnect()
-    samples, kernel, user = as_nobody(seen)
+    samples, kernel, _ = as_nobody(seen)
     assert samples > 50 and kernel == 0
-    again, there, here = seen()
-    assert again >= samples and there > again
-    assert user == 0 or here >= user
+    # Every switch of tasks has at least one frame of the kernel's, and the ring goes on turning.
+    again, there, _ = seen()
+    assert there > again > 50
 
 
 def test_a_reader_to_whom_the_kernel_shows_them_sees_them(
