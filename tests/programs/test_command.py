@@ -142,7 +142,7 @@ def test_a_supervisor_that_cannot_start_is_an_error_and_nothing_is_run(instance:
 
 
 _INSIDE = """
-import os, signal, sys
+import os, select, signal, sys
 import perfkeep
 from perfkeep.abi.perf_event import PERF_TYPE_PERSISTENT, Attr
 from perfkeep.client import connection
@@ -151,8 +151,11 @@ from perfkeep.kernel.syscalls import perf_event_open
 lock = sys.argv[1] + ".lock"
 if sys.argv[2] == "broker started inside":
     connection.disconnect()
-    for word in open(lock).read().split()[1::2]:
-        os.kill(int(word), signal.SIGKILL)
+    for pid in map(int, open(lock).read().split()[1::2]):
+        os.kill(pid, signal.SIGKILL)
+        # While it is torn down its socket still takes connections.
+        while os.path.exists(f"/proc/{pid}"):
+            select.select([], [], [], 0.001)
 recording = perfkeep.start("inside", ["cpu-clock"], cpus=[0], ring="64K")
 id = recording.info.events[0].id
 with perf_event_open(Attr(type=PERF_TYPE_PERSISTENT, config=id), -1, 0):
