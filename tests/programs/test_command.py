@@ -151,9 +151,11 @@ from perfkeep.kernel.syscalls import perf_event_open
 lock = sys.argv[1] + ".lock"
 if sys.argv[2] == "broker started inside":
     connection.disconnect()
-    for pid in map(int, open(lock).read().split()[1::2]):
+    pids = [int(word) for word in open(lock).read().split()[1::2]]
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
-        # While it is torn down its socket still takes connections.
+    for pid in pids:
+        # While one is torn down its socket still takes connections.
         while os.path.exists(f"/proc/{pid}"):
             select.select([], [], [], 0.001)
 recording = perfkeep.start("inside", ["cpu-clock"], cpus=[0], ring="64K")
