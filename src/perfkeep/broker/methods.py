@@ -215,7 +215,7 @@ class Methods:
         ring = snapshot_ring(connection, request.index)
         copy = ring.copy()
         if connection.redactor is not None:
-            copy = connection.redactor.redact(copy, ring.backward)
+            copy = connection.redactor.redact(copy, ring.backward, ring.bytes)
         return messages.RingCopied(ring.cpu, copy.bytes, copy.head_before, copy.head_after), [
             copy.fd
         ]

@@ -84,7 +84,7 @@ class Recording:
         to = opening.target_again(info)
         opened = opening.open_events(opening.wanted(events), to, call_chains)
         try:
-            longest = min(1 << 16, max(map(max_record, opened.kinds)))
+            longest = min(1 << 16, max_record(opened.kinds))
             request = messages.Add(self.name, opened.kinds, opened.slots, longest)
             started, _ = call("Add", request, opened.fds)
         finally:
@@ -215,7 +215,7 @@ def _start(
     every_ns = parse_duration("5s" if spill_every is None else spill_every)
     if not 10**8 <= every_ns <= 86400 * 10**9:
         raise UsageError("rings are spilled every 100ms to 24h, 5s unless told otherwise")
-    longest = min(1 << 16, max(map(max_record, request.kinds)))
+    longest = min(1 << 16, max_record(request.kinds))
     request = msgspec.structs.replace(request, spill=messages.Spill(directory, every_ns, longest))
     cpus = sorted({slot.cpu for slot in request.slots})
     length = len(msgspec.json.encode(request))

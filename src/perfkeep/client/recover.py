@@ -124,7 +124,7 @@ def recover(spilled: Spilled, path: str | None, clobber: bool = True) -> Snapsho
 def _write(spilled: Spilled, out: BinaryIO) -> Coverage:
     meta = spilled.meta
     events = [describe(kind) for kind in meta.kinds]
-    longest = max((max_record(kind.kind) for kind in meta.kinds), default=0)
+    longest = max_record(kind.kind for kind in meta.kinds)
     with closing(_rings(spilled, longest)) as rings:
         return write_snapshot(out, events, rings, _host(spilled), Window(), list(sys.argv))
 

@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import BinaryIO
 
-from perfkeep.abi.perf_event import Attr, Flag, Sample
+from perfkeep.abi.perf_event import Attr
 from perfkeep.client.aside import AsideFile
 from perfkeep.client.connection import Connection, again
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
 from perfkeep.kernel import procfs
+from perfkeep.kernel.limits import most_frames
+from perfkeep.records.bound import longest
 from perfkeep.units import parse_duration
 from perfkeep.wire import instance, messages
 from perfkeep.wire.messages import CopyRing, Named, RecordingInfo, RingCopied
-
-# PERF_MAX_TRACE_SIZE: the kernel drops tracepoint records beyond it.
-_MAX_RAW = 8192
-_ANYTHING = 1 << 16
-_FIELD = re.compile(r"offset:(\d+);\s*size:(\d+);")
-_BIG = Sample.STACK_USER | Sample.REGS_USER | Sample.REGS_INTR | Sample.AUX | Sample.BRANCH_STACK
-# Side-band records that end with a path or with code; perfkeep asks for none, `unclaim` may.
-_WITH_PATHS = Flag.MMAP | Flag.MMAP_DATA | Flag.MMAP2 | Flag.CGROUP | Flag.KSYMBOL | Flag.TEXT_POKE
 
 Progress = Callable[[int, int], None]
 
@@ -168,7 +161,7 @@ def _rings(
     connection: Connection, begun: messages.Snapshot, progress: Progress | None
 ) -> Generator[RingCopy, None, None]:
     """The copies in order, each valid until the next is asked for."""
-    bound = max((max_record(kind.kind) for kind in begun.kinds), default=0)
+    bound = max_record(kind.kind for kind in begun.kinds)
     ring, count = begun.recording.ring, len(begun.cpus)
     for index in range(count):
         copied, fds = connection.receive(RingCopied)
@@ -198,24 +191,12 @@ def _mapped(fd: int, length: int) -> Iterator[memoryview]:
         yield data
 
 
-def max_record(kind: messages.Kind) -> int:
-    """No record of this event is longer: bounds what was being written during a copy."""
-    attr = Attr.unpack(kind.attr)
-    if attr.sample_type & _BIG:
-        return _ANYTHING
-    with open("/proc/sys/kernel/perf_event_max_stack") as file:
-        frames = int(file.read())
-    with open("/proc/sys/kernel/perf_event_max_contexts_per_stack") as file:
-        frames += int(file.read())
-    size = 256  # header and every field of fixed size
-    if attr.sample_type & Sample.CALLCHAIN:
-        size += 8 * frames
-    if attr.sample_type & Sample.RAW:
-        size += _max_raw(kind.tracepoint.format if kind.tracepoint else "")
-    return max(size, 4096 + 256) if attr.flags & _WITH_PATHS else size
+def max_record(kinds: Iterable[messages.Kind]) -> int:
+    """No record of these has more bytes: bounds what was being written during a copy."""
+    frames = most_frames()
+    return max((_longest(kind, frames) for kind in kinds), default=0)
 
 
-def _max_raw(format: str) -> int:
-    """Bytes of a tracepoint's own fields: known, unless one of them has a length of its own."""
-    ends = [int(at) + int(size) for at, size in _FIELD.findall(format)]
-    return max(ends) if ends and "_loc " not in format else _MAX_RAW
+def _longest(kind: messages.Kind, frames: int) -> int:
+    format = kind.tracepoint.format if kind.tracepoint else ""
+    return longest(Attr.unpack(kind.attr), format, frames)

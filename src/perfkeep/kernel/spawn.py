@@ -28,11 +28,7 @@ def spawn(
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
-    for fd in keep:
-        os.set_inheritable(fd, True)
-    try:
-        python = python or sys.executable
-        return os.posix_spawn(python, [python, *command], os.environ, file_actions=actions)
-    finally:
-        for fd in keep:
-            os.set_inheritable(fd, False)
+    # To itself: no longer closed on exec, in the new process alone (glibc since 2.29, musl).
+    actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in keep]
+    python = python or sys.executable
+    return os.posix_spawn(python, [python, *command], os.environ, file_actions=actions)
