@@ -12,7 +12,8 @@ import sys
 # First, for a copy that is not installed; an isolated Python looks only at site-packages.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from perfkeep.broker.daemon import Daemon, raise_fd_limit, say
+from perfkeep.broker.daemon import Daemon, raise_fd_limit
+from perfkeep.broker.log import say
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import instance
 

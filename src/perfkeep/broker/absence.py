@@ -19,6 +19,7 @@ import msgspec
 from perfkeep.abi.perf_event import Attr, Ioctl, ReadFormat
 from perfkeep.broker.joining import Undo, join
 from perfkeep.broker.leaving import bury_dead
+from perfkeep.broker.log import say
 from perfkeep.broker.recordings import Recordings, spill_files
 from perfkeep.broker.registry import Event, KindOfEvent, Recording
 from perfkeep.broker.remembered import remember_before
@@ -96,7 +97,7 @@ class Absence:
         try:
             self._rejoin(recording, events)
         except OSError as error:
-            print(f"perfkeep-broker: {recording.name}: {error}", flush=True)
+            say(f"{recording.name}: {error}")
         else:
             self.done(recording, recording.id, "")
 
@@ -196,7 +197,7 @@ class Absence:
         if recording is not None and recording.problem != problem:
             recording.problem = problem
             if problem:
-                print(f"perfkeep-broker: {recording.name}: {problem}", flush=True)
+                say(f"{recording.name}: {problem}")
             self._remember(recording)
         if self._look_again:
             self._look_again = False
@@ -258,7 +259,7 @@ class Absence:
         try:
             self.recordings.remember(recording)
         except PerfkeepError as error:
-            print(f"perfkeep-broker: {recording.name}: {error}", flush=True)
+            say(f"{recording.name}: {error}")
 
 
 #: A recording remembers no more gaps; the oldest are forgotten first.

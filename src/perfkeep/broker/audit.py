@@ -3,7 +3,7 @@
     2026-11-23T09:00:00.123456Z pid=17 uid=1000 gid=1000 method=Claim name=flight result=ok
     2026-11-23T09:00:01.000017Z pid=18 uid=1001 gid=1001 method=Claim name=flight result=EACCES
 
-Mode 0600, beside the socket. A log that cannot be written stops nothing; it is said once.
+Mode 0600, beside the socket, and of root's instance in /var/log/perfkeep. A log that cannot be written stops nothing; it is said once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import os
 import time
 
+from perfkeep.broker.log import say
 from perfkeep.wire.socket import Peer
 
 #: What changes nothing is logged only when it is refused.
@@ -66,9 +67,8 @@ class Audit:
     def _write(self, words: str) -> None:
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fd = os.open(self.path, flags, 0o600)
+            fd = self._open()
             try:
                 line = f"{stamp}.{now % 10**9 // 1000:06d}Z {words}\n"
                 os.write(fd, line.encode(errors="replace"))
@@ -78,8 +78,16 @@ class Audit:
                 os.close(fd)
         except OSError as error:
             if not self._complained:
-                print(f"perfkeep-broker: the audit log cannot be written: {error}", flush=True)
+                say(f"the audit log cannot be written: {error}")
             self._complained = True
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(self.path, flags, 0o600)
+        except FileNotFoundError:
+            os.mkdir(os.path.dirname(self.path), 0o700)
+            return os.open(self.path, flags, 0o600)
 
 
 def _word(name: object) -> str:

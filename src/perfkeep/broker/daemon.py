@@ -19,6 +19,7 @@ from perfkeep.broker.audit import Audit
 from perfkeep.broker.collect import expired
 from perfkeep.broker.door import Door
 from perfkeep.broker.link import KeeperLink, StoringLink, key_of
+from perfkeep.broker.log import Trimmer, say
 from perfkeep.broker.methods import Methods
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.recovery import hand_over, recover
@@ -48,12 +49,6 @@ _FINISH_S = 5.0
 
 def _main(package: str, room: str) -> str:
     return os.path.join(package, room, "__main__.py")
-
-
-def say(text: str) -> None:
-    """One line in the log."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    print(f"{stamp} perfkeep-broker[{os.getpid()}]: {text}", flush=True)
 
 
 def raise_fd_limit() -> None:
@@ -92,6 +87,7 @@ class Daemon:
         #: What this process cannot do and goes on without, a sentence each.
         self.problems: list[str] = []
         self.audit = Audit(where.audit)
+        self.trimmer = Trimmer(where.log)
         self.redactor = _main(_PACKAGE, "redactor")
         # Before the keeper starts, which is born inside.
         self.sandbox = str(sandbox.enter([where.directory, where.state]))
@@ -193,6 +189,7 @@ class Daemon:
         return max(0.0, (due - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9)
 
     def _upkeep(self) -> None:
+        self.trimmer.look()
         if self.successor is not None:
             code, self.successor = self.successor, None
             self._go_on_with(code)

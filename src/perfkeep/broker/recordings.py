@@ -22,6 +22,7 @@ from perfkeep.broker import quotas
 from perfkeep.broker.joining import Undo, check_fds, join_all
 from perfkeep.broker.leaving import leave
 from perfkeep.broker.link import KeeperLink
+from perfkeep.broker.log import say
 from perfkeep.broker.permission import Level, check, check_access, check_start, find
 from perfkeep.broker.policy import Policy
 from perfkeep.broker.registry import KindOfEvent, Recording, Registry, check_name
@@ -223,7 +224,7 @@ class Recordings:
             except FileNotFoundError:  # someone deleted the tree
                 self.view.show_all(self.registry)
         except OSError as error:
-            print(f"perfkeep-broker: the sysfs view is out of date: {error}", flush=True)
+            say(f"the sysfs view is out of date: {error}")
 
     def take_files(self, recording: Recording, files: dict[int, OwnedFd]) -> None:
         """Have the keeper hold the files that the recording is spilled to."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from perfkeep.broker.connection import Connection
+from perfkeep.broker.log import say
 from perfkeep.broker.methods import Methods
 from perfkeep.errors import BrokerError, PerfkeepError
 from perfkeep.kernel import fd
@@ -150,7 +151,7 @@ class Service:
         now = time.monotonic()
         if now - self._complained > 1.0:
             more = f" (and {self._unsaid} more like it)" if self._unsaid else ""
-            print(f"perfkeep-broker: {text}{more}", flush=True)
+            say(f"{text}{more}")
             self._complained, self._unsaid = now, 0
         else:
             self._unsaid += 1
@@ -248,7 +249,7 @@ class Service:
             result, fds = self.methods.call(connection, name, parameters)
         except Exception as error:
             if not isinstance(error, PerfkeepError):
-                print(f"perfkeep-broker: {name} failed: {error!r}", flush=True)
+                say(f"{name} failed: {error!r}")
             return failure(error), []
         if name in _CHANGES:
             self.changed()

@@ -165,9 +165,10 @@ class SysfsView:
             if of is None:
                 os.fchmod(file.fileno(), 0o444)
             else:
+                # While it is still ours: we may not change the mode of another's file.
+                os.fchmod(file.fileno(), of.mode)
                 with suppress(PermissionError):  # who is not root has only recordings of their own
                     os.fchown(file.fileno(), of.owner.uid, of.gid)
-                os.fchmod(file.fileno(), of.mode)
         os.rename(aside, path)
 
 

@@ -6,25 +6,11 @@ import argparse
 import errno
 import os
 import resource
-import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from perfkeep.cli import doctor_instance
 from perfkeep.cli.common import print_json
-
-if TYPE_CHECKING:
-    from perfkeep.wire.instance import Instance
-
-Verdict = Literal["ok", "warn", "fail"]
-
-
-class Finding(NamedTuple):
-    """One line: how it stands, what was looked at, what was found, and what would cure it."""
-
-    verdict: Verdict
-    what: str
-    found: str
-    cure: str = ""
+from perfkeep.cli.finding import Finding, Verdict, read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 _CAPABILITIES = {"CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38}
 
 
-def _read(path: str) -> str:
-    with open(path) as file:
-        return file.read().strip()
-
-
 def _status(field: str) -> str:
-    for line in _read("/proc/self/status").splitlines():
+    for line in read("/proc/self/status").splitlines():
         if line.startswith(field + ":"):
             return line.partition(":")[2].strip()
     return ""
@@ -103,7 +84,7 @@ def _programs() -> Finding:
     what = "perfkeep exec"
     try:
         abis(os.uname().machine)
-        known = _read("/proc/sys/kernel/seccomp/actions_avail").split()
+        known = read("/proc/sys/kernel/seccomp/actions_avail").split()
     except OSError as error:
         return _with_cure("warn", what, error, "use the library or the command line instead")
     if "user_notif" not in known:
@@ -113,7 +94,7 @@ def _programs() -> Finding:
         return Finding("warn", what, f"reaches COMMAND but not what it starts: "
                        f"kernel.yama.ptrace_scope is {_yama()}",
                        "sudo sysctl kernel.yama.ptrace_scope=0")  # fmt: skip
-    mounts = "CAP_SYS_ADMIN" in _have() and "overlay" in _read("/proc/filesystems").split()
+    mounts = "CAP_SYS_ADMIN" in _have() and "overlay" in read("/proc/filesystems").split()
     return Finding("ok", what, f"shows events by {'a mount' if mounts else 'SYSFS_PATH'}")
 
 
@@ -124,7 +105,7 @@ def exec_works() -> bool:
 
 def _yama() -> str:
     try:
-        return _read("/proc/sys/kernel/yama/ptrace_scope")
+        return read("/proc/sys/kernel/yama/ptrace_scope")
     except FileNotFoundError:
         return "0"  # a kernel without Yama
 
@@ -148,7 +129,7 @@ _ALLOWED = {
 
 
 def _paranoid() -> Finding:
-    value = int(_read("/proc/sys/kernel/perf_event_paranoid"))
+    value = int(read("/proc/sys/kernel/perf_event_paranoid"))
     if value < 0 or {"CAP_PERFMON", "CAP_SYS_ADMIN"} & set(_have()):
         return Finding("ok", "kernel.perf_event_paranoid", f"{value}: no limit for you")
     return Finding(
@@ -161,7 +142,7 @@ def _paranoid() -> Finding:
 
 def _addresses() -> Finding:
     """Looked at and not worked out: who sees them depends on three settings."""
-    setting = f"kptr_restrict is {_read('/proc/sys/kernel/kptr_restrict')}"
+    setting = f"kptr_restrict is {read('/proc/sys/kernel/kptr_restrict')}"
     with open("/proc/kallsyms") as file:
         seen = any(int(line.split()[0], 16) for line, _ in zip(file, range(1000), strict=False))
     if seen:
@@ -236,9 +217,9 @@ def _hardware() -> Finding:
 
 def _lsm() -> Finding:
     """Lockdown and SELinux may refuse what capabilities allow."""
-    active = _read("/sys/kernel/security/lsm") if os.path.exists("/sys/kernel/security/lsm") else ""
+    active = read("/sys/kernel/security/lsm") if os.path.exists("/sys/kernel/security/lsm") else ""
     try:
-        lockdown = _read("/sys/kernel/security/lockdown")
+        lockdown = read("/sys/kernel/security/lockdown")
     except OSError:
         lockdown = ""
     if "[confidentiality]" in lockdown:
@@ -262,76 +243,13 @@ def _locked() -> Finding:
     return Finding("ok", "locked memory", f"{format_size(soft)} beyond perf_event_mlock_kb")
 
 
-def _state() -> Finding:
-    """Whether recordings can come back after both daemons died."""
-    from perfkeep.wire import instance
-
-    where, what = instance.current().state, "state directory"
-    folder = where
-    while not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return Finding("fail", what, f"{where} cannot be written to by you",
-                       "name another one with PERFKEEP_STATE")  # fmt: skip
-    left = os.statvfs(folder)
-    if left.f_bavail * left.f_frsize < 1 << 20:
-        return Finding("warn", what, f"{where} is full", "make room there")
-    return Finding("ok", what, where)
-
-
-def _policy() -> Finding:
-    """As the broker will read it."""
-    from perfkeep.broker import policy as room
-
-    path = room.path()
-    if not os.path.exists(path):
-        return Finding("ok", "policy", f"no {path}: nobody gets more than the kernel gives them")
-    try:
-        policy = room.load(path)
-    except OSError as error:
-        return Finding("fail", "policy", str(error), f"mend {path}, see perfkeep-policy(5)")
-    shares = "owners may share" if policy.share else "only root may share"
-    return Finding("ok", "policy", f"{path}: {shares}")
-
-
 def _sandbox() -> Finding:
     """Whether the daemons can give up what they do not need."""
-    known = _read("/proc/sys/kernel/seccomp/actions_avail").split()
+    known = read("/proc/sys/kernel/seccomp/actions_avail").split()
     if "errno" not in known or os.uname().machine not in ("x86_64", "aarch64"):
         return Finding("warn", "sandbox", "the daemons run without a filter of system calls",
                        "a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64")  # fmt: skip
     return Finding("ok", "sandbox", "the daemons can be confined")
-
-
-def _instance() -> Finding:
-    """Looks, and starts nothing."""
-    import socket
-
-    from perfkeep.wire import instance
-
-    where = instance.current()
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(where.socket)
-        except OSError:
-            return _no_instance(where)
-    pids = " ".join(_read(where.lock).split())
-    return Finding("ok", "instance", f"answers at {where.socket} ({pids})")
-
-
-def _no_instance(where: Instance) -> Finding:
-    try:
-        if not stat.S_ISSOCK(os.lstat(where.socket).st_mode):
-            return Finding("fail", "instance", f"{where.socket} is there, and no socket",
-                           "name another one with PERFKEEP_SOCKET")  # fmt: skip
-    except FileNotFoundError:
-        pass
-    # The last folder of the path is made by the first command, those above are not.
-    folder = where.directory if os.path.isdir(where.directory) else os.path.dirname(where.directory)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return Finding("fail", "instance", f"{folder} cannot be written to by you",
-                       "name a socket elsewhere with PERFKEEP_SOCKET")  # fmt: skip
-    return Finding("ok", "instance", f"none at {where.socket}; the first command starts it")
 
 
 def _kernel() -> Finding:
@@ -353,12 +271,14 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _lsm,
     _locked,
     _sandbox,
-    _state,
-    _policy,
+    doctor_instance.state,
+    doctor_instance.policy,
+    doctor_instance.definitions,
+    doctor_instance.boot,
     _programs,
     _walk,
     _perf,
-    _instance,
+    doctor_instance.running,
 )
 
 

@@ -32,10 +32,8 @@ EFFECTIVE = (
     # Rings beyond perf_event_mlock_kb. The keeper maps first, but it may die before the broker
     # has mapped.
     Capability.IPC_LOCK,
-    # An entry of the sysfs view belongs to the owner of its recording …
+    # An entry of the sysfs view belongs to the owner of its recording.
     Capability.CHOWN,
-    # … and is given its mode once it does.
-    Capability.FOWNER,
 )
 
 #: What is there for whom a daemon starts: an execve(2) by root makes it effective.
@@ -56,8 +54,8 @@ PERMITTED = (
     Capability.DAC_READ_SEARCH,
 )
 # Not needed, by trial: SYS_RESOURCE (the limit of open files is raised before, and inherited),
-# DAC_OVERRIDE (the instance's files are its own), SYS_PTRACE (/proc/PID/stat and cmdline are for
-# everyone), KILL, NET_ADMIN, SYSLOG.
+# DAC_OVERRIDE and FOWNER (the instance's files are its own), SYS_PTRACE (/proc/PID/stat and cmdline
+# are for everyone), KILL, NET_ADMIN, SYSLOG.
 
 #: The calls that are allowed whatever their arguments. A call is here by one of two rules: strace
 #: saw broker, keeper or opener make it (CPython 3.11 to 3.13, glibc); or it is another spelling of

@@ -35,7 +35,7 @@ class Instance:
         self.directory = os.path.dirname(self.socket)
         self.lock = self.socket + ".lock"
         self.log = self.socket + ".log"
-        self.audit = self.socket + ".audit"
+        self.audit = f"{LOGS}/audit.log" if self.socket == SYSTEM else f"{self.socket}.audit"
         #: Definitions of recordings, for when both daemons have died.
         self.state = _state_directory(self.socket)
         #: What /sys/bus/event_source/devices would have more on a kernel with persistent events.
@@ -50,6 +50,8 @@ def current() -> Instance:
 
 #: The socket of root's instance.
 SYSTEM = "/run/perfkeep/perfkeep.sock"
+#: Where its audit log is, which must outlast the machine's next start.
+LOGS = "/var/log/perfkeep"
 
 
 def of_user() -> str:

@@ -63,9 +63,16 @@ def test_a_name_cannot_forge_a_line(tmp_path: Path) -> None:
     assert len(lines(tmp_path / "audit")) == 1
 
 
+def test_the_directory_of_the_log_is_made_for_nobody_else(tmp_path: Path) -> None:
+    Audit(str(tmp_path / "perfkeep" / "audit")).note(PEER, "Claim", "flight")
+    assert len(lines(tmp_path / "perfkeep" / "audit")) == 1
+    assert (tmp_path / "perfkeep").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_log_that_cannot_be_written_stops_nothing_and_is_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "no").write_text("no directory")
     log = Audit(str(tmp_path / "no" / "audit"))
     for _ in range(3):
         log.note(PEER, "Claim", "flight")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from perfkeep.abi.perf_event import Attr
-from perfkeep.cli import doctor
-from perfkeep.cli.doctor import Finding
+from perfkeep.cli import doctor, doctor_instance
+from perfkeep.cli.finding import Finding, Verdict
 from perfkeep.cli.main import main
 from perfkeep.kernel import syscalls, tracefs
 from perfkeep.wire import instance
@@ -60,7 +60,7 @@ def test_a_setting_that_refuses_events_comes_with_the_command_and_nothing_else(
 def test_paranoid_is_explained_for_who_asks(
     monkeypatch: pytest.MonkeyPatch, value: str, capabilities: int, verdict: str, says: str
 ) -> None:
-    monkeypatch.setattr(doctor, "_read", lambda path: value)
+    monkeypatch.setattr(doctor, "read", lambda path: value)
     monkeypatch.setattr(doctor, "_status", lambda field: f"{capabilities:x}")
     got = doctor._paranoid()
     assert got.verdict == verdict and says in got.found
@@ -82,7 +82,7 @@ def test_a_file_where_the_socket_should_be_is_found_and_left_alone(
 ) -> None:
     (tmp_path / "s").write_text("mine")
     monkeypatch.setenv("PERFKEEP_SOCKET", str(tmp_path / "s"))
-    got = doctor._instance()
+    got = doctor_instance.running()
     assert got.verdict == "fail" and "no socket" in got.found
     assert (tmp_path / "s").read_text() == "mine"
 
@@ -91,7 +91,7 @@ def test_looking_for_an_instance_starts_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PERFKEEP_SOCKET", str(tmp_path / "new" / "s"))
-    assert doctor._instance() == Finding(
+    assert doctor_instance.running() == Finding(
         "ok", "instance", f"none at {tmp_path}/new/s; the first command starts it"
     )
     assert list(tmp_path.iterdir()) == []
@@ -111,7 +111,7 @@ def test_a_check_that_cannot_be_made_stops_no_other() -> None:
 def test_only_what_blocks_recording_makes_doctor_fail(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    verdict: doctor.Verdict,
+    verdict: Verdict,
     code: int,
 ) -> None:
     found = [Finding("ok", "one", "1"), Finding(verdict, "another", "2", "do this")]
@@ -135,7 +135,7 @@ def test_what_exec_can_do_here_is_said(
     monkeypatch: pytest.MonkeyPatch, actions: str, yama: str, uid: int, verdict: str, says: str
 ) -> None:
     texts = {"actions_avail": actions, "ptrace_scope": yama, "filesystems": "nodev overlay"}
-    monkeypatch.setattr(doctor, "_read", lambda path: texts[path.rpartition("/")[2]])
+    monkeypatch.setattr(doctor, "read", lambda path: texts[path.rpartition("/")[2]])
     monkeypatch.setattr(doctor, "_have", list)
     monkeypatch.setattr("os.geteuid", lambda: uid)
     got = doctor._programs()
@@ -148,7 +148,7 @@ def test_lockdown_that_forbids_events_is_told_and_cured(
     texts = {"/sys/kernel/security/lsm": "lockdown,capability",
              "/sys/kernel/security/lockdown": "none integrity [confidentiality]"}  # fmt: skip
     monkeypatch.setattr(os.path, "exists", lambda path: path in texts)
-    monkeypatch.setattr(doctor, "_read", texts.__getitem__)
+    monkeypatch.setattr(doctor, "read", texts.__getitem__)
     got = doctor._lsm()
     assert got.verdict == "fail" and "confidentiality" in got.found
     texts["/sys/kernel/security/lockdown"] = "none [integrity] confidentiality"
@@ -159,19 +159,69 @@ def test_a_policy_that_is_not_obeyed_is_told_with_the_mistake(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PERFKEEP_CONFIG", str(tmp_path))
-    assert doctor._policy().verdict == "ok"
+    assert doctor_instance.policy().verdict == "ok"
     (tmp_path / "policy.toml").write_text("shar = true\n")
-    got = doctor._policy()
+    got = doctor_instance.policy()
     assert got.verdict == "fail" and "unknown key 'shar'" in got.found
     (tmp_path / "policy.toml").write_text("share = true\n")
-    assert "owners may share" in doctor._policy().found
+    assert "owners may share" in doctor_instance.policy().found
 
 
 def test_a_state_directory_that_cannot_be_is_told_with_the_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PERFKEEP_STATE", str(tmp_path / "not" / "there"))
-    assert doctor._state() == Finding("ok", "state directory", str(tmp_path / "not" / "there"))
+    assert doctor_instance.state() == Finding(
+        "ok", "state directory", str(tmp_path / "not" / "there")
+    )
     monkeypatch.setattr(os, "access", lambda *_: False)
-    got = doctor._state()
+    got = doctor_instance.state()
     assert got.verdict == "fail" and "PERFKEEP_STATE" in got.cure
+
+
+def test_a_definition_with_a_mistake_is_told_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERFKEEP_CONFIG", str(tmp_path))
+    assert doctor_instance.definitions().found == f"none in {tmp_path}/recordings.d"
+    (tmp_path / "recordings.d").mkdir()
+    file = tmp_path / "recordings.d" / "one.toml"
+    file.write_text('[recording.flight]\nevents = ["cpu-clock"]\n')
+    assert doctor_instance.definitions() == Finding("ok", "definitions", "flight")
+    file.write_text('[recording.flight]\nevents = ["cpu-clock"]\nrink = "1M"\n')
+    got = doctor_instance.definitions()
+    assert got.verdict == "fail" and "one.toml:3" in got.found and "perfkeep check" in got.cure
+
+
+@pytest.mark.parametrize(
+    ("there", "defined", "verdict", "says"),
+    [
+        ((), True, "ok", "systemd does not run here"),
+        (("run",), False, "ok", "nothing is defined"),
+        (("run",), True, "warn", "is not installed"),
+        (("run", "unit"), True, "warn", "is not enabled"),
+        (("run", "unit", "wants"), True, "ok", "starts what is defined"),
+    ],
+)
+def test_definitions_that_will_not_start_at_boot_are_told_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    there: tuple[str, ...],
+    defined: bool,
+    verdict: str,
+    says: str,
+) -> None:
+    unit = "perfkeep-recordings.service"
+    paths = {
+        "run": "/run/systemd/system",
+        "unit": f"/usr/local/lib/systemd/system/{unit}",
+        "wants": f"/etc/systemd/system/sysinit.target.wants/{unit}",
+    }
+    present = {paths[one] for one in there}
+    monkeypatch.setenv("PERFKEEP_CONFIG", str(tmp_path))
+    monkeypatch.setattr("perfkeep.client.definitions.find", lambda: ["x.toml"] * defined)
+    monkeypatch.setattr(os.path, "isdir", present.__contains__)
+    monkeypatch.setattr(os.path, "exists", present.__contains__)
+    got = doctor_instance.boot()
+    assert got.verdict == verdict and says in got.found
+    assert bool(got.cure) == (verdict == "warn")
