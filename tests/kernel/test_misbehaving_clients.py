@@ -138,6 +138,26 @@ def test_fds_that_no_message_speaks_of_are_closed_with_the_connection(
     eventually(lambda: open_files(broker) == before)
 
 
+@pytest.mark.parametrize("what", ["its own socket", "a socket", "a pipe"])
+def test_an_fd_that_could_hold_its_own_connection_open_is_refused(
+    running: Running, flight: perfkeep.Recording, eventually: Eventually, what: str
+) -> None:
+    broker, _ = running.pids()
+    before = open_files(broker)
+    with knock(running.socket) as sock, socket.socket() as other:
+        read_end, write_end = os.pipe()
+        sent = {"its own socket": sock.fileno(), "a socket": other.fileno(), "a pipe": read_end}
+        socket.send_fds(sock, [encode(Call(f"{INTERFACE}.Stage", fds=1))], [sent[what]])
+        reply = reply_in(everything(sock))
+        os.close(read_end)
+        os.close(write_end)
+    failed = msgspec.json.decode(reply.parameters, type=framing.Failed)
+    assert (failed.errno, reply.error) == (errno.EINVAL, FAILED)
+    assert "no perf event" in failed.message
+    eventually(lambda: open_files(broker) <= before)
+    assert names() == ["flight"]
+
+
 @pytest.mark.parametrize("fds", [3, -1, 1 << 40])
 def test_a_message_that_lies_about_its_fds_is_cut_off(
     running: Running, flight: perfkeep.Recording, fds: int

@@ -185,13 +185,17 @@ class Service:
             return
         except (OSError, ValueError) as error:
             self._complain(f"a client of uid {connection.peer.uid} was cut off: {error}")
-            if getattr(error, "errno", 0) == errno.EMFILE:
-                self._tell(connection, error)
+            self._tell(connection, error)
             self._close(connection)
 
     def _tell(self, connection: Connection, error: Exception) -> None:
         """Say why before the end: of this message nothing more can be understood."""
-        connection.queue(failure(BrokerError(errno.EMFILE, f"{error}; raise {_FILES_LIMIT}")), [])
+        number, text = getattr(error, "errno", None), getattr(error, "strerror", None)
+        if number == errno.EMFILE:
+            text = f"{text}; raise {_FILES_LIMIT}"
+        elif number != errno.EINVAL:
+            return
+        connection.queue(failure(BrokerError(number, str(text))), [])
         try:
             connection.flush()
         except OSError:

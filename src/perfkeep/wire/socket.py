@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import errno
+import os
 import socket
 import struct
 from collections import deque
@@ -60,6 +61,17 @@ def _groups_of(sock: socket.socket) -> array.array[int]:
     return array.array("I")
 
 
+def _check(number: int) -> None:
+    """A perf event, or a file that has a path. Anything else, like a socket or an io_uring, could
+    hold its sender's end of this connection open, and with it itself.
+
+    Only the link is looked at: a file system of an enemy's is asked for nothing.
+    """
+    what = os.readlink(f"/proc/self/fd/{number}")
+    if what != "anon_inode:[perf_event]" and not what.startswith("/"):
+        raise OSError(errno.EINVAL, f"this fd is no perf event but {what}")
+
+
 class Channel:
     """One connection: what has arrived of it, and the fds that arrived with it."""
 
@@ -83,7 +95,8 @@ class Channel:
 
         Raises:
             BlockingIOError: nothing there, on a non-blocking socket.
-            OSError: EMSGSIZE when the kernel cut fds off (our own fd limit).
+            OSError: EMFILE: the kernel cut fds off (our own fd limit), or too many wait; EINVAL: a
+                foreign one that may not be sent.
         """
         data, ancillary, got, _ = self.sock.recvmsg(_CHUNK, _CONTROL, _RECEIVE | flags)
         for level, kind, payload in ancillary:
@@ -91,6 +104,9 @@ class Channel:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % _FD_BYTES])
                 self.fds.extend(self._wrap(number) for number in numbers)
+                if self._wrap is ForeignFd:
+                    for number in numbers:
+                        _check(number)
         if got & _CUT_OFF:
             raise OSError(
                 errno.EMFILE, "fds were cut off on their way: the open files limit is reached"
