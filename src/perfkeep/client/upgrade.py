@@ -33,6 +33,12 @@ def upgrade() -> tuple[str, str]:
             after = before  # between the two
         if after.broker.pid != before.broker.pid and after.keeper.pid != before.keeper.pid:
             return before.version, after.version
+        if after.broker.pid != before.broker.pid:
+            # The keeper of before has been in charge all the time, and started it.
+            raise Unreachable(
+                "something died in the middle, and the instance goes on with the code of before; "
+                f"{before.log} says why; ask again"
+            )
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"the daemons are still those of before after {START_TIMEOUT_S:.0f} s; "
