@@ -18,7 +18,7 @@ import pytest
 import perfkeep
 from perfkeep.client.connection import disconnect
 from perfkeep.testing.load import heartbeat
-from perfkeep.testing.requirements import perf_events, requires
+from perfkeep.testing.requirements import perf_events, requires, root, tracefs
 
 pytestmark = requires(perf_events)
 
@@ -148,6 +148,39 @@ def test_it_stays_in_the_foreground_and_stops_when_it_is_told_to(
         assert service.wait(20) == 0
         assert service.stdout is not None and b"serving" in service.stdout.read()
     assert not instance.exists()
+
+
+# As pid 1 of namespaces of its own, with no more than perfkeep-daemon(1) asks for.
+_CONTAINED = """
+python=$1
+$python -m perfkeep daemon --foreground & daemon=$!
+until [ -S "$PERFKEEP_SOCKET" ]; do sleep 0.05; done
+$python -m perfkeep start flight -e sched:sched_switch -e cpu-clock/freq=99/ --ring 64K
+$python -m perfkeep snapshot flight -o flight.data
+$python -m perfkeep status
+kill $daemon
+wait $daemon
+echo "ended with $?"
+"""
+
+
+@requires(root, tracefs)
+@pytest.mark.usefixtures("tracefs_mounted")
+def test_in_a_container_the_documented_capabilities_are_enough(
+    instance: Path, tmp_path: Path
+) -> None:
+    contain = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--uts", "--ipc", "--net"]
+    limit = ["setpriv", "--bounding-set=-all,+perfmon,+ipc_lock", "--inh-caps=-all"]
+    done = subprocess.run(
+        [*contain, *limit, "sh", "-c", _CONTAINED, "sh", sys.executable],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert "capabilities ipc_lock, for children perfmon" in done.stdout, done.stdout + done.stderr
+    assert "ended with 0" in done.stdout and not done.stderr
+    assert (tmp_path / "flight.data").stat().st_size > 1000
 
 
 def test_the_manager_is_told_when_another_process_is_the_main_one(
