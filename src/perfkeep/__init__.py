@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data, read
     from perfkeep.client.event import PerfEvent, open_event, reopen
     from perfkeep.client.recording import Recording, recordings, start
     from perfkeep.client.snapshot import Snapshot
@@ -26,22 +27,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Data",
     "PerfEvent",
     "PerfkeepError",
     "Recording",
     "Snapshot",
     "open_event",
+    "read",
     "recordings",
     "reopen",
     "start",
 ]
 
 _WHERE = {
+    "Data": "analysis.data",
     "PerfEvent": "client.event",
     "PerfkeepError": "errors",
     "Recording": "client.recording",
     "Snapshot": "client.snapshot",
     "open_event": "client.event",
+    "read": "analysis.data",
     "recordings": "client.recording",
     "reopen": "client.event",
     "start": "client.recording",

@@ -67,4 +67,4 @@ def test_import_perfkeep_loads_nothing_else() -> None:
 
 def test_the_command_line_is_loaded_without_numpy_and_asyncio() -> None:
     loaded = loaded_by("import perfkeep.cli.main")
-    assert not loaded & {"numpy", "asyncio", "elftools", "arro3", "duckdb"}
+    assert not loaded & {"numpy", "asyncio", "elftools", "nanoarrow", "duckdb"}

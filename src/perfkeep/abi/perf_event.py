@@ -107,6 +107,13 @@ class Sample(_Bits):
     WEIGHT_STRUCT = 1 << 24
 
 
+class Branch(_Bits):
+    """branch_sample_type: PERF_SAMPLE_BRANCH_*, those that change a record's layout."""
+
+    HW_INDEX = 1 << 17
+    COUNTERS = 1 << 19
+
+
 class ReadFormat(_Bits):
     """enum perf_event_read_format"""
 

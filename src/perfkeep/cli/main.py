@@ -27,6 +27,8 @@ import perfkeep  # noqa: E402
 from perfkeep.errors import PerfkeepError, UsageError  # noqa: E402
 
 FAILED, USAGE, INCOMPLETE = 1, 2, 3
+#: What the extra of that name installs.
+_ANALYSIS = ("numpy", "nanoarrow", "duckdb")
 
 #: verb → (module, what it does). A verb's module is loaded when it is asked for.
 VERBS = {
@@ -37,6 +39,7 @@ VERBS = {
     "snapshot": ("snapshot", "copy what a recording holds into a perf.data file"),
     "recover": ("recover", "make a snapshot of what --spill kept, after everything died"),
     "convert": ("convert", "complete a perf.data of stock perf, so that perf script prints fields"),
+    "sql": ("sql", "ask a snapshot or a recording by SQL"),
     "report": ("report", "show what was running, from a perf.data file"),
     "enable": ("enable", "let a recording go on"),
     "disable": ("disable", "let a recording pause; what it holds stays"),
@@ -152,6 +155,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"perfkeep: {printable(error.object)!r} is not UTF-8", file=sys.stderr)
         return USAGE
+    except ModuleNotFoundError as error:
+        if error.name not in _ANALYSIS:
+            raise
+        print(
+            f"perfkeep: this needs {error.name}; install it with: pip install 'perfkeep[analysis]'",
+            file=sys.stderr,
+        )
+        return FAILED
     except OSError as error:
         print(f"perfkeep: {_words(error)}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED

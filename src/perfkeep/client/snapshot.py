@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from perfkeep.abi.perf_event import Attr
 from perfkeep.client.aside import AsideFile
@@ -25,6 +25,10 @@ from perfkeep.records.bound import longest
 from perfkeep.units import parse_duration
 from perfkeep.wire import instance, messages
 from perfkeep.wire.messages import CopyRing, Named, RecordingInfo, RingCopied
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data
+    from perfkeep.formats.arrow import ArrowTable
 
 Progress = Callable[[int, int], None]
 
@@ -62,6 +66,30 @@ class Snapshot:
             assert self.path is not None
             return open(self.path, "rb")
         return open(f"/proc/self/fd/{self._data.fileno()}", "rb")
+
+    def tables(self) -> Data:
+        """What it holds, as tables; needs the extra `analysis`."""
+        from perfkeep.analysis.data import Data
+        from perfkeep.formats.perf_data.reader import parse
+
+        with self.open() as file:
+            return Data(parse(memoryview(file.read())))
+
+    def to_arrow(self, name: str | None = None) -> ArrowTable | dict[str, ArrowTable]:
+        """See analysis.data.Data."""
+        return self.tables().to_arrow(name)
+
+    def to_pandas(self, name: str) -> Any:
+        """One table as a pandas.DataFrame."""
+        return self.tables().to_pandas(name)
+
+    def to_polars(self, name: str) -> Any:
+        """One table as a polars.DataFrame."""
+        return self.tables().to_polars(name)
+
+    def sql(self, query: str) -> Any:
+        """What DuckDB says; for several questions take `tables()` once."""
+        return self.tables().sql(query)
 
     def save(self, path: str, clobber: bool = True) -> None:
         """Write a copy, aside first and then renamed."""

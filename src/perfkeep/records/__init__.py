@@ -41,3 +41,37 @@ def first_chained(data: memoryview | bytes, start: int, ids: bytes) -> int:
         return pure.first_chained(data, start, ids)
     found: int = _walker.first_chained(data, start, ids)
     return found
+
+
+def split(
+    data: memoryview | bytes,
+    start: int,
+    end: int,
+    id_at: int,
+    ids: bytes,
+    kinds: bytes,
+    count: int,
+) -> tuple[int, int, list[bytes]]:
+    """See records.pure.split."""
+    core = pure if _walker is None else _walker
+    found: tuple[int, int, list[bytes]] = core.split(data, start, end, id_at, ids, kinds, count)
+    return found
+
+
+def join(data: memoryview | bytes, places: bytes, lengths: bytes) -> bytes:
+    """See records.pure.join."""
+    joined: bytes = (pure if _walker is None else _walker).join(data, places, lengths)
+    return joined
+
+
+def gather(data: memoryview | bytes, places: bytes, fields: bytes) -> list[bytes]:
+    """See records.pure.gather."""
+    columns: list[bytes] = (pure if _walker is None else _walker).gather(data, places, fields)
+    return columns
+
+
+def texts(data: memoryview | bytes, places: bytes, lengths: bytes) -> tuple[bytes, bytes, bytes]:
+    """See records.pure.texts."""
+    core = pure if _walker is None else _walker
+    found: tuple[bytes, bytes, bytes] = core.texts(data, places, lengths)
+    return found

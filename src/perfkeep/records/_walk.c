@@ -98,7 +98,8 @@ static PyObject *walk(PyObject *self, PyObject *args)
 	return result;
 }
 
-static int known(uint64_t id, const unsigned char *ids, Py_ssize_t count)
+/* Which of the sorted ids it is, or -1. */
+static Py_ssize_t index_of(uint64_t id, const unsigned char *ids, Py_ssize_t count)
 {
 	Py_ssize_t low = 0, high = count;
 
@@ -110,7 +111,7 @@ static int known(uint64_t id, const unsigned char *ids, Py_ssize_t count)
 		else
 			high = middle;
 	}
-	return low < count && word_at(ids, low * 8) == id;
+	return low < count && word_at(ids, low * 8) == id ? low : -1;
 }
 
 /*
@@ -154,7 +155,7 @@ static PyObject *first_chained(PyObject *self, PyObject *args)
 		if (ids.len >= 8) {
 			Py_ssize_t id_at = h.type == RECORD_SAMPLE ? at + 8 : at + h.size - 8;
 
-			if (h.size < 16 || !known(word_at(view.buf, id_at), ids.buf, ids.len / 8))
+			if (h.size < 16 || index_of(word_at(view.buf, id_at), ids.buf, ids.len / 8) < 0)
 				continue;
 		}
 		good[slot] = 1;
@@ -166,9 +167,300 @@ static PyObject *first_chained(PyObject *self, PyObject *args)
 	return PyLong_FromSsize_t(first * 8);
 }
 
+/* Offsets of records, as many as there are. */
+struct offsets {
+	int64_t *at;
+	Py_ssize_t count, room;
+};
+
+static int append(struct offsets *some, int64_t at)
+{
+	if (some->count == some->room) {
+		Py_ssize_t room = some->room ? some->room * 2 : 64;
+		int64_t *grown = PyMem_Realloc(some->at, room * sizeof(*grown));
+
+		if (!grown)
+			return -1;
+		some->at = grown;
+		some->room = room;
+	}
+	some->at[some->count++] = at;
+	return 0;
+}
+
+/*
+ * split(data, start, end, id_at, ids, kinds, count) -> (end of the chain, lost, [offsets])
+ *
+ * The records of a file, by what wrote them: samples of kind 0 … count - 1, other records, samples
+ * of an unknown id. Offsets are native int64. id_at: where in a sample its id is; < 0: every sample
+ * is of kind 0. ids: sorted u64 words, and kinds: for each a u32.
+ */
+static PyObject *split(PyObject *self, PyObject *args)
+{
+	Py_buffer view, ids, kinds;
+	Py_ssize_t start, end, id_at, count, at, i;
+	uint64_t lost = 0;
+	struct offsets *found;
+	PyObject *lists = NULL, *result = NULL;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "y*nnny*y*n", &view, &start, &end, &id_at, &ids, &kinds, &count))
+		return NULL;
+	if (end > view.len)
+		end = view.len;
+	if (start < 0 || count < 0 || count > 1 << 20 || kinds.len / 4 < ids.len / 8) {
+		PyErr_SetString(PyExc_ValueError, "start and count must be >= 0, and every id have a kind");
+		goto release;
+	}
+	found = PyMem_Calloc(count + 2, sizeof(*found));
+	if (!found) {
+		PyErr_NoMemory();
+		goto release;
+	}
+	for (at = start; end - at >= 8;) {
+		struct header h = header_at(view.buf, at);
+		Py_ssize_t bucket = count;
+
+		if (h.size < 8 || h.size > end - at || !h.type)
+			break;
+		if (h.type == RECORD_SAMPLE) {
+			bucket = id_at < 0 && count ? 0 : count + 1;
+			if (id_at >= 0 && id_at + 8 <= h.size) {
+				Py_ssize_t index = index_of(word_at(view.buf, at + id_at), ids.buf,
+							    ids.len / 8);
+				uint32_t kind = 0;
+
+				if (index >= 0) {
+					memcpy(&kind, (char *)kinds.buf + index * 4, 4);
+					if ((Py_ssize_t)kind < count)
+						bucket = kind;
+				}
+			}
+		}
+		lost += lost_in(view.buf, at, h);
+		if (append(&found[bucket], at) < 0) {
+			PyErr_NoMemory();
+			goto done;
+		}
+		at += h.size;
+	}
+	lists = PyList_New(count + 2);
+	for (i = 0; lists && i < count + 2; i++) {
+		PyObject *one = PyBytes_FromStringAndSize((char *)found[i].at,
+							  found[i].count * sizeof(int64_t));
+
+		if (!one || PyList_SetItem(lists, i, one) < 0)
+			Py_CLEAR(lists);
+	}
+	if (lists)
+		result = Py_BuildValue("nKN", at, (unsigned long long)lost, lists);
+done:
+	for (i = 0; i < count + 2; i++)
+		PyMem_Free(found[i].at);
+	PyMem_Free(found);
+release:
+	PyBuffer_Release(&view);
+	PyBuffer_Release(&ids);
+	PyBuffer_Release(&kinds);
+	return result;
+}
+
+/* Places and lengths, native int64 each, of as many spans; all of them must lie within data. */
+static int spans_fit(const Py_buffer *data, const Py_buffer *places, const Py_buffer *lengths)
+{
+	const int64_t *at = places->buf, *length = lengths->buf;
+	Py_ssize_t i, count = places->len / 8;
+
+	if (places->len != lengths->len || places->len % 8) {
+		PyErr_SetString(PyExc_ValueError, "every place needs a length");
+		return 0;
+	}
+	for (i = 0; i < count; i++) {
+		if (at[i] < 0 || length[i] < 0 || at[i] > data->len || length[i] > data->len - at[i]) {
+			PyErr_SetString(PyExc_IndexError, "a span lies outside the data");
+			return 0;
+		}
+	}
+	return 1;
+}
+
+/* join(data, places, lengths) -> the bytes of the spans, one behind the other */
+static PyObject *join(PyObject *self, PyObject *args)
+{
+	Py_buffer data, places, lengths;
+	PyObject *result = NULL;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "y*y*y*", &data, &places, &lengths))
+		return NULL;
+	if (spans_fit(&data, &places, &lengths)) {
+		const int64_t *at = places.buf, *length = lengths.buf;
+		Py_ssize_t i, count = places.len / 8;
+		uint64_t total = 0;
+
+		for (i = 0; i < count && total < (uint64_t)PY_SSIZE_T_MAX; i++)
+			total += length[i];
+		if (total >= (uint64_t)PY_SSIZE_T_MAX)
+			PyErr_NoMemory();
+		else
+			result = PyBytes_FromStringAndSize(NULL, total);
+		if (result) {
+			char *to = PyBytes_AsString(result);
+
+			for (i = 0; i < count; i++) {
+				memcpy(to, (char *)data.buf + at[i], length[i]);
+				to += length[i];
+			}
+		}
+	}
+	PyBuffer_Release(&data);
+	PyBuffer_Release(&places);
+	PyBuffer_Release(&lengths);
+	return result;
+}
+
+enum { MOST_FIELDS = 1024, WIDEST = 8 };
+
+/*
+ * gather(data, places, fields) -> [bytes, …]
+ *
+ * Of every place the same fields, each into a column of its own. fields: pairs of int32, the offset
+ * from a place and the width, 1 to 8 bytes. One pass, as each record is one miss of the cache.
+ */
+static PyObject *gather(PyObject *self, PyObject *args)
+{
+	Py_buffer data, places, fields;
+	PyObject *lists = NULL;
+	char *to[MOST_FIELDS];
+	int32_t offset[MOST_FIELDS], width[MOST_FIELDS];
+	Py_ssize_t count, rows, i, row;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "y*y*y*", &data, &places, &fields))
+		return NULL;
+	count = fields.len / 8;
+	rows = places.len / 8;
+	if (count > MOST_FIELDS) {
+		PyErr_SetString(PyExc_ValueError, "too many fields");
+		goto release;
+	}
+	for (i = 0; i < count; i++) {
+		memcpy(&offset[i], (char *)fields.buf + i * 8, 4);
+		memcpy(&width[i], (char *)fields.buf + i * 8 + 4, 4);
+		if (width[i] < 1 || width[i] > WIDEST || offset[i] < 0) {
+			PyErr_SetString(PyExc_ValueError, "a field has 1 to 8 bytes");
+			goto release;
+		}
+	}
+	lists = PyList_New(count);
+	for (i = 0; lists && i < count; i++) {
+		PyObject *column = PyBytes_FromStringAndSize(NULL, rows * width[i]);
+
+		if (!column || PyList_SetItem(lists, i, column) < 0)
+			Py_CLEAR(lists);
+		else
+			to[i] = PyBytes_AsString(column);
+	}
+	for (row = 0; lists && row < rows; row++) {
+		int64_t at = ((const int64_t *)places.buf)[row];
+
+		for (i = 0; i < count; i++) {
+			const char *from = (const char *)data.buf + at + offset[i];
+
+			if (at < 0 || at > data.len ||
+			    data.len - at < (int64_t)offset[i] + width[i]) {
+				PyErr_SetString(PyExc_IndexError, "a field lies outside the data");
+				Py_CLEAR(lists);
+				break;
+			}
+			/* Fixed sizes become single moves. */
+			if (width[i] == 8)
+				memcpy(to[i] + row * 8, from, 8);
+			else if (width[i] == 4)
+				memcpy(to[i] + row * 4, from, 4);
+			else
+				memcpy(to[i] + row * width[i], from, width[i]);
+		}
+	}
+release:
+	PyBuffer_Release(&data);
+	PyBuffer_Release(&places);
+	PyBuffer_Release(&fields);
+	return lists;
+}
+
+static int plain(const char *text, int64_t size)
+{
+	int64_t i;
+
+	for (i = 0; i < size; i++)
+		if ((unsigned char)text[i] >= 0x80)
+			return 0;
+	return 1;
+}
+
+/*
+ * texts(data, places, lengths) -> (offsets, bytes, odd)
+ *
+ * The bytes of each span up to its first NUL, one behind the other; where each begins and the last
+ * one ends, native int64; and the numbers of those that are not ASCII, native int64.
+ */
+static PyObject *texts(PyObject *self, PyObject *args)
+{
+	Py_buffer data, places, lengths;
+	PyObject *begins = NULL, *text = NULL, *result = NULL;
+	struct offsets odd = {NULL, 0, 0};
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "y*y*y*", &data, &places, &lengths))
+		return NULL;
+	if (spans_fit(&data, &places, &lengths))
+		begins = PyBytes_FromStringAndSize(NULL, places.len + 8);
+	if (begins) {
+		const int64_t *at = places.buf, *length = lengths.buf;
+		int64_t *begin = (int64_t *)PyBytes_AsString(begins);
+		Py_ssize_t i, count = places.len / 8;
+		int64_t total = 0;
+
+		for (i = 0; i < count && total < INT64_MAX / 2; i++) {
+			const char *from = (const char *)data.buf + at[i];
+			const char *end = memchr(from, 0, length[i]);
+
+			begin[i] = total;
+			total += end ? end - from : length[i];
+		}
+		begin[count] = total;
+		text = i == count ? PyBytes_FromStringAndSize(NULL, total) : PyErr_NoMemory();
+		for (i = 0; text && i < count; i++) {
+			char *to = PyBytes_AsString(text) + begin[i];
+			int64_t size = begin[i + 1] - begin[i];
+
+			memcpy(to, (const char *)data.buf + at[i], size);
+			if (!plain(to, size) && append(&odd, i) < 0) {
+				PyErr_NoMemory();
+				Py_CLEAR(text);
+			}
+		}
+	}
+	if (text)
+		result = Py_BuildValue("OOy#", begins, text, odd.at ? (char *)odd.at : "",
+				       (Py_ssize_t)(odd.count * sizeof(int64_t)));
+	Py_XDECREF(begins);
+	Py_XDECREF(text);
+	PyMem_Free(odd.at);
+	PyBuffer_Release(&data);
+	PyBuffer_Release(&places);
+	PyBuffer_Release(&lengths);
+	return result;
+}
+
 static PyMethodDef methods[] = {
 	{"walk", walk, METH_VARARGS, "Follow a chain of records; see records/pure.py."},
 	{"first_chained", first_chained, METH_VARARGS, "Find a chain's start; see records/pure.py."},
+	{"split", split, METH_VARARGS, "Records by what wrote them; see records/pure.py."},
+	{"join", join, METH_VARARGS, "Copy spans; see records/pure.py."},
+	{"gather", gather, METH_VARARGS, "The same fields of many places; see records/pure.py."},
+	{"texts", texts, METH_VARARGS, "Characters up to a NUL; see records/pure.py."},
 	{NULL, NULL, 0, NULL},
 };
 

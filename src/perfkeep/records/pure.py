@@ -6,6 +6,8 @@ Serves where the native walk was not built. Works on any buffer; trusts none of 
 from __future__ import annotations
 
 import struct
+from array import array
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from perfkeep.abi.records import Record
@@ -96,3 +98,118 @@ def first_chained(data: memoryview | bytes, start: int, ids: bytes) -> int:
         good[slot] = 1
         first = slot
     return first * 8
+
+
+def split(
+    data: memoryview | bytes,
+    start: int,
+    end: int,
+    id_at: int,
+    ids: bytes,
+    kinds: bytes,
+    count: int,
+) -> tuple[int, int, list[bytes]]:
+    """The records of a file, by what wrote them.
+
+    Args:
+        id_at: where in a sample its id is; < 0: every sample is of kind 0.
+        ids: sorted u64 words.
+        kinds: for each id a u32, below `count`.
+
+    Returns:
+        The end of the chain; the sum of what LOST and LOST_SAMPLES records say; offsets as native
+        int64: of the samples of each kind, of all other records, of samples of no known id.
+
+    Raises:
+        ValueError: an id without a kind; start or count < 0.
+    """
+    if start < 0 or not 0 <= count <= 1 << 20 or len(kinds) // 4 < len(ids) // 8:
+        raise ValueError("start and count must be >= 0, and every id have a kind")
+    numbers = array("I", kinds[: len(ids) // 8 * 4])
+    known = {
+        id: kind
+        for (id,), kind in zip(_WORD.iter_unpack(ids), numbers, strict=True)
+        if kind < count
+    }
+    found = [array("q") for _ in range(count + 2)]
+    end, at, lost = min(end, len(data)), start, 0
+    while end - at >= 8:
+        type, _, size = _HEADER.unpack_from(data, at)
+        if size < 8 or size > end - at or not type:
+            break
+        bucket = count
+        if type == Record.SAMPLE:
+            bucket = 0 if id_at < 0 and count else count + 1
+            if id_at >= 0 and id_at + 8 <= size:
+                bucket = known.get(_WORD.unpack_from(data, at + id_at)[0], count + 1)
+        elif type == Record.LOST and size >= 24:
+            lost += _WORD.unpack_from(data, at + 16)[0]
+        elif type == Record.LOST_SAMPLES and size >= 16:
+            lost += _WORD.unpack_from(data, at + 8)[0]
+        found[bucket].append(at)
+        at += size
+    return at, lost & (1 << 64) - 1, [one.tobytes() for one in found]
+
+
+def _spans(data: memoryview | bytes, places: bytes, lengths: bytes) -> Iterator[tuple[int, int]]:
+    if len(places) != len(lengths) or len(places) % 8:
+        raise ValueError("every place needs a length")
+    pairs = list(zip(array("q", places), array("q", lengths), strict=True))
+    if any(at < 0 or length < 0 or at + length > len(data) for at, length in pairs):
+        raise IndexError("a span lies outside the data")
+    yield from pairs
+
+
+def join(data: memoryview | bytes, places: bytes, lengths: bytes) -> bytes:
+    """The bytes of spans, one behind the other.
+
+    Args:
+        places, lengths: native int64 each.
+
+    Raises:
+        IndexError: a span lies outside the data.
+    """
+    return b"".join(data[at : at + length] for at, length in _spans(data, places, lengths))
+
+
+def gather(data: memoryview | bytes, places: bytes, fields: bytes) -> list[bytes]:
+    """Of every place the same fields, each into a column of its own.
+
+    Args:
+        places: native int64.
+        fields: pairs of int32, the offset from a place and the width, 1 to 8 bytes.
+
+    Raises:
+        ValueError: a width or an offset that cannot be.
+        IndexError: a field lies outside the data.
+    """
+    wanted = list(struct.iter_unpack("=ii", fields))
+    if any(offset < 0 or not 1 <= width <= 8 for offset, width in wanted):
+        raise ValueError("a field has 1 to 8 bytes")
+    columns = []
+    some = array("q", places)
+    for offset, width in wanted:
+        if any(at < 0 or at + offset + width > len(data) for at in some):
+            raise IndexError("a field lies outside the data")
+        columns.append(b"".join(data[at + offset : at + offset + width] for at in some))
+    return columns
+
+
+def texts(data: memoryview | bytes, places: bytes, lengths: bytes) -> tuple[bytes, bytes, bytes]:
+    """Characters: the bytes of each span up to its first NUL.
+
+    Returns:
+        Where each begins, and where the last one ends, native int64; all of them, one behind the
+        other; the numbers of those that are not ASCII, native int64.
+
+    Raises:
+        IndexError: a span lies outside the data.
+    """
+    begins, found, odd = array("q", [0]), bytearray(), array("q")
+    for number, (at, length) in enumerate(_spans(data, places, lengths)):
+        text = bytes(data[at : at + length]).split(b"\0")[0]
+        if not text.isascii():
+            odd.append(number)
+        found += text
+        begins.append(len(found))
+    return begins.tobytes(), bytes(found), odd.tobytes()

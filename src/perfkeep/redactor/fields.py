@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample, Type
+from perfkeep.abi.perf_event import Attr, Branch, Flag, ReadFormat, Sample, Type
 from perfkeep.abi.records import HEADER_SIZE
 
 LOWEST, BEYOND = 0xFF << 56, 2**64 - 4096
@@ -45,8 +45,6 @@ _WEIGHTS = Sample.WEIGHT | Sample.WEIGHT_STRUCT
 # Whose words do not show what they are.
 _ODD = Sample.STACK_USER | Sample.PHYS_ADDR | Sample.AUX
 _KNOWN = sum(Sample)
-# PERF_SAMPLE_BRANCH_HW_INDEX, _COUNTERS
-_HW_INDEX, _COUNTERS = 1 << 17, 1 << 19
 _ANYTHING = 1 << 16
 
 Span = tuple[int, int]
@@ -188,8 +186,8 @@ class Shape:
             yield at
         elif at + 8 <= end:
             count, how = int(words[at // 8]), self.attr.branch_sample_type
-            for index in {0, 8 * bool(how & _HW_INDEX)}:
-                for counters in {0, 8 * count * bool(how & _COUNTERS)}:
+            for index in {0, 8 * bool(how & Branch.HW_INDEX)}:
+                for counters in {0, 8 * count * bool(how & Branch.COUNTERS)}:
                     yield at + 8 + 24 * count + index + counters
 
     def _odd_spans(self, words: memoryview, at: int, end: int) -> list[Span] | None:

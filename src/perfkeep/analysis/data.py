@@ -1,0 +1,184 @@
+"""A perf.data file, or a snapshot in memory, as tables."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perfkeep.abi.perf_data import Feature
+from perfkeep.abi.records import Record
+from perfkeep.errors import UsageError
+from perfkeep.formats.perf_data.coverage import Clock
+from perfkeep.formats.perf_data.reader import PerfData, parse
+from perfkeep.records.cells import Column, codes_to_text
+from perfkeep.records.columns import Decoded, Kind, Table, decode
+from perfkeep.records.tasks import Tasks
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.sql import Connection
+    from perfkeep.formats.arrow import ArrowTable
+
+_TYPE_SIZE = struct.Struct("=IHH")
+_CLOCK = struct.Struct("=IIQQ")
+
+
+class Data:
+    """What a file holds.
+
+    Attributes:
+        file: the file as it lies.
+        lost: samples that the kernel had no room for, by its own records.
+        unknown: samples of events that the file does not know.
+        malformed: samples that do not fit their record.
+        unread_bytes: at the end, of no record.
+    """
+
+    def __init__(self, file: PerfData) -> None:
+        self.file = file
+        kinds = [
+            Kind(one.name, one.attr, one.all_ids, one.tracepoint[3] if one.tracepoint else "")
+            for one in file.events
+        ]
+        self._decoded: Decoded = decode(file.data, kinds)
+        self.lost = self._decoded.lost
+        self.unknown = self._decoded.unknown
+        self.malformed = sum(one.malformed for one in self._decoded.tables)
+        self.unread_bytes = len(file.data) - self._decoded.end
+        self.tables = self._named(self._decoded.tables)
+        for table in self.tables.values():
+            self._add_context(table)
+
+    def _named(self, tables: list[Table]) -> dict[str, Table]:
+        """By names that SQL takes: without the system where that is unambiguous."""
+        short = Counter(_plain(one.kind.name.rpartition(":")[2]) for one in tables)
+        found: dict[str, Table] = {}
+        for one in tables:
+            name = _plain(one.kind.name.rpartition(":")[2])
+            if short[name] > 1:
+                name = _plain(one.kind.name)
+            while name in found:
+                name += "_"
+            found[name] = one
+        return found
+
+    def complaints(self) -> list[str]:
+        """What could not be read, a sentence each."""
+        said = []
+        if self.malformed:
+            said.append(f"{self.malformed:,} samples do not fit their records and are left out")
+        if self.unknown:
+            said.append(f"{self.unknown:,} samples are of events that the file does not know")
+        if self.unread_bytes:
+            said.append(f"the last {self.unread_bytes:,} bytes are no records and are left out")
+        if self.lost:
+            said.append(f"{self.lost:,} samples were lost when they were recorded")
+        return said
+
+    # --- context ----------------------------------------------------------------------------------
+
+    def others(self) -> Iterator[tuple[int, memoryview]]:
+        """(type, bytes) of the records that are no samples."""
+        data = self.file.data
+        for at in self._decoded.others.tolist():
+            kind, _, size = _TYPE_SIZE.unpack_from(data, at)
+            yield kind, data[at : at + size]
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        clock, data = Clock(self.file.events), self.file.data
+        found = []
+        for at in self._decoded.others.tolist():
+            kind, _, size = _TYPE_SIZE.unpack_from(data, at)
+            if kind in (Record.COMM, Record.FORK):
+                found.append((kind, data[at : at + size], clock.time(data, at) or 0))
+        return Tasks(sorted(found, key=lambda one: one[2]))
+
+    @cached_property
+    def wall_offset_ns(self) -> int | None:
+        """What to add to a time of the recording's clock for ns since 1970; None: not known."""
+        section = self.file.features.get(Feature.CLOCK_DATA)
+        if section is None or len(section) < _CLOCK.size:
+            return None
+        _, _, wall, clock = _CLOCK.unpack_from(section)
+        return int(wall) - int(clock)
+
+    def _add_context(self, table: Table) -> None:
+        """Name of the thread, and wall clock."""
+        tid, time = table.get("tid"), table.get("time")
+        context = []
+        if tid is not None:
+            codes, names = self.tasks.codes(tid.values, None if time is None else time.values)
+            context.append(codes_to_text("comm", codes, names))
+        if time is not None and self.wall_offset_ns is not None:
+            context.append(Column("wall", "int", time.values + np.int64(self.wall_offset_ns)))
+        at = next((at for at, one in enumerate(table.columns) if one.name == "misc"), 0)
+        table.columns[at:at] = context
+
+    # --- what programs ask for --------------------------------------------------------------------
+
+    def table(self, name: str) -> Table:
+        """By its name in SQL, or the event's own.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for known, table in self.tables.items():
+            if name in (known, table.kind.name):
+                return table
+        raise UsageError(f"there is no table {name!r}; there are {', '.join(self.tables)}")
+
+    def to_arrow(self, name: str | None = None) -> ArrowTable | dict[str, ArrowTable]:
+        """One table, or all of them by their names.
+
+        Raises:
+            UsageError: there is no such table.
+        """
+        from perfkeep.formats.arrow import ArrowTable
+
+        if name is not None:
+            return ArrowTable(self.table(name).columns)
+        return {known: ArrowTable(table.columns) for known, table in self.tables.items()}
+
+    def to_pandas(self, name: str) -> Any:
+        """One table as a pandas.DataFrame."""
+        return self.sql(f'SELECT * FROM "{name}"').df()
+
+    def to_polars(self, name: str) -> Any:
+        """One table as a polars.DataFrame."""
+        import polars
+
+        return polars.from_arrow(self.to_arrow(name))
+
+    @cached_property
+    def connection(self) -> Connection:
+        """DuckDB with these tables and the views over them."""
+        from perfkeep.analysis.sql import connect
+
+        return connect(self)
+
+    def sql(self, query: str) -> Any:
+        """What DuckDB says: a relation, with fetchall(), df(), pl(), write_parquet() …"""
+        return self.connection.sql(query)
+
+
+def _plain(name: str) -> str:
+    """Letters, digits and "_"."""
+    text = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "event"
+    return text if not text[0].isdigit() else f"event_{text}"
+
+
+def read(path: str) -> Data:
+    """A perf.data file, of perfkeep or of stock perf.
+
+    Raises:
+        DataError: it is none, or a broken one.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return Data(parse(memoryview(file.read())))

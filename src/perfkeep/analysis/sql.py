@@ -1,0 +1,135 @@
+"""DuckDB over the tables of a file, with views for the questions that are asked most."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from perfkeep.formats.arrow import ArrowTable
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data
+
+Connection = duckdb.DuckDBPyConnection
+#: What is wrong with a query, or came of it.
+SqlError = duckdb.Error
+
+# Of each thread: when it was switched out, when in again, and what for it was out.
+_OFF_CPU = """
+CREATE VIEW off_cpu AS
+SELECT tid, comm, start, duration_ns, state,
+       CASE WHEN state = 0 OR state = 256 THEN 'preempted' WHEN state & 1 = 1 THEN 'sleeping'
+            WHEN state & 2 = 2 THEN 'uninterruptible' ELSE 'other' END AS why
+FROM (
+  SELECT tid, comm, time AS start, out, state,
+         lead(time) OVER w - time AS duration_ns, lead(out) OVER w AS next_out
+  FROM (
+    SELECT prev_pid AS tid, prev_comm AS comm, time, true AS out, prev_state AS state
+      FROM sched_switch WHERE prev_pid != 0
+    UNION ALL
+    SELECT next_pid, next_comm, time, false, 0 FROM sched_switch WHERE next_pid != 0)
+  WINDOW w AS (PARTITION BY tid ORDER BY time, out DESC))
+WHERE out AND NOT next_out
+"""
+
+# From the wake-up, or from being preempted, until it runs.
+_RUN_QUEUE = """
+CREATE VIEW run_queue AS
+SELECT tid, comm, start, duration_ns, cpu
+FROM (
+  SELECT tid, comm, time AS start, ready,
+         lead(time) OVER w - time AS duration_ns, lead(ready) OVER w AS next_ready,
+         lead(cpu) OVER w AS cpu
+  FROM (
+    {wakeups}
+    SELECT prev_pid AS tid, prev_comm AS comm, time, cpu, true AS ready
+      FROM sched_switch WHERE prev_pid != 0 AND prev_state IN (0, 256)
+    UNION ALL
+    SELECT next_pid, next_comm, time, cpu, false FROM sched_switch WHERE next_pid != 0)
+  WINDOW w AS (PARTITION BY tid ORDER BY time, ready DESC))
+WHERE ready AND NOT next_ready
+"""
+_WAKEUP = """
+    SELECT event_pid AS tid, event_comm AS comm, time, cpu, true AS ready FROM {table}
+    UNION ALL"""
+
+# Of each call the exit that follows it in the same thread.
+_SYSCALL = """
+SELECT '{name}' AS name, tid, comm, start, duration_ns, ret
+FROM (
+  SELECT tid, comm, time AS start, entered, lead(entered) OVER w AS next_entered,
+         lead(time) OVER w - time AS duration_ns, lead(ret) OVER w AS ret
+  FROM (
+    SELECT tid, comm, time, true AS entered, NULL::BIGINT AS ret FROM "sys_enter_{name}"
+    UNION ALL
+    SELECT tid, comm, time, false, ret FROM "sys_exit_{name}")
+  WINDOW w AS (PARTITION BY tid ORDER BY time, entered DESC))
+WHERE entered AND NOT next_entered
+"""
+
+
+def _views(names: set[str]) -> list[str]:
+    """Statements for what the tables that are there can answer."""
+    found = []
+    if "sched_switch" in names:
+        found.append(_OFF_CPU)
+        woken = [one for one in ("sched_wakeup", "sched_wakeup_new") if one in names]
+        wakeups = "".join(_WAKEUP.format(table=one) for one in woken)
+        found.append(_RUN_QUEUE.format(wakeups=wakeups))
+    calls = [
+        name.removeprefix("sys_enter_")
+        for name in sorted(names)
+        if name.startswith("sys_enter_") and "sys_exit_" + name.removeprefix("sys_enter_") in names
+    ]
+    if calls:
+        union = " UNION ALL ".join(_SYSCALL.format(name=one) for one in calls)
+        found.append(f"CREATE VIEW syscalls AS {union}")
+    return found
+
+
+def connect(data: Data) -> Connection:
+    """A database in memory whose tables are those of the file; it reads no other file."""
+    connection = duckdb.connect(":memory:")
+    for name, table in data.tables.items():
+        connection.register(name, ArrowTable(table.columns))
+    for statement in _views(set(data.tables)):
+        connection.execute(statement)
+    return connection
+
+
+def ask(connection: Connection, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the columns, and the rows; nothing of a statement that gives none.
+
+    Raises:
+        SqlError.
+    """
+    relation: Any = connection.sql(query)
+    if relation is None:
+        return [], []
+    return list(relation.columns), relation.fetchall()
+
+
+def write_parquet(connection: Connection, query: str, path: str) -> None:
+    """Rows into a file, which appears whole or not at all.
+
+    Raises:
+        SqlError; OSError: it cannot be written.
+    """
+    aside = f"{path}.{os.getpid()}"
+    try:
+        connection.sql(query).write_parquet(aside)
+        os.rename(aside, path)
+    finally:
+        if os.path.exists(aside):
+            os.unlink(aside)
+
+
+def schema(connection: Connection) -> list[tuple[str, str, str]]:
+    """(table, column, type), in order."""
+    rows: list[Any] = connection.sql(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns"
+        " ORDER BY table_name, ordinal_position"
+    ).fetchall()
+    return [(str(one), str(two), str(three)) for one, two, three in rows]

@@ -1,0 +1,35 @@
+"""A file by its name, or what a recording holds now, as tables."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from perfkeep.analysis.data import Data, read
+from perfkeep.client.recording import Recording
+from perfkeep.errors import BrokerError, UsageError
+
+
+def look(what: str) -> Data:
+    """
+    Args:
+        what: a file's name; where there is none, a recording's.
+
+    Raises:
+        UsageError: ENOENT: neither.
+        DataError: no perf.data file, or a broken one.
+        BrokerError: EACCES: not yours to read.
+    """
+    if os.path.exists(what) or "/" in what:
+        return read(what)
+    try:
+        with Recording(what).snapshot() as snapshot:
+            return snapshot.tables()
+    except BrokerError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        raise UsageError(
+            f"there is neither a file nor a recording called {what!r}; perfkeep ls shows the "
+            "recordings",
+            errno.ENOENT,
+        ) from error

@@ -1,0 +1,371 @@
+"""From the bytes of records to columns: one set for every kind of event. Pure; needs numpy.
+
+Every sample field that Linux 6.18 writes becomes a column, and every field of a tracepoint. What
+does not fit its record is left out, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from perfkeep import records
+from perfkeep.abi.perf_event import Attr, Branch, ReadFormat, Sample
+from perfkeep.abi.records import HEADER_SIZE
+from perfkeep.errors import DataError
+from perfkeep.records import tracepoint
+from perfkeep.records.cells import Column, Cursor, Ints, View, behind, text_column
+from perfkeep.records.tracepoint import Field
+
+#: Fields of one word each that come first, and their columns: name, and where in the word.
+_FIRST: tuple[tuple[Sample, tuple[tuple[str, str, int], ...]], ...] = (
+    (Sample.IDENTIFIER, (("id", "u8", 0),)),
+    (Sample.IP, (("ip", "u8", 0),)),
+    (Sample.TID, (("pid", "i4", 0), ("tid", "i4", 4))),
+    (Sample.TIME, (("time", "i8", 0),)),
+    (Sample.ADDR, (("addr", "u8", 0),)),
+    (Sample.ID, (("id", "u8", 0),)),
+    (Sample.STREAM_ID, (("stream_id", "u8", 0),)),
+    (Sample.CPU, (("cpu", "i4", 0),)),
+    (Sample.PERIOD, (("period", "u8", 0),)),
+)
+# In the order in which they lie behind STACK_USER.
+_LAST = (
+    (Sample.WEIGHT | Sample.WEIGHT_STRUCT, "weight"),
+    (Sample.DATA_SRC, "data_src"),
+    (Sample.TRANSACTION, "transaction"),
+)
+_VERY_LAST = (
+    (Sample.PHYS_ADDR, "phys_addr"),
+    (Sample.CGROUP, "cgroup"),
+    (Sample.DATA_PAGE_SIZE, "data_page_size"),
+    (Sample.CODE_PAGE_SIZE, "code_page_size"),
+)
+#: Columns of every table that has them, before a tracepoint's own.
+CONTEXT = ("time", "cpu", "pid", "tid", "comm", "host", "wall")
+
+
+class Kind(NamedTuple):
+    """What wrote samples: one event on all of its CPUs.
+
+    Attributes:
+        ids: the kernel's; none: nothing tells its samples from others', so it is the only one.
+        format: what tracefs says of a tracepoint's fields, or "".
+    """
+
+    name: str
+    attr: Attr
+    ids: Sequence[int]
+    format: str
+
+
+@dataclass(slots=True)
+class Table:
+    """The samples of one kind of event, in the order in which they lie.
+
+    Attributes:
+        offsets: of the records in the data.
+        malformed: samples that do not fit their record and are not here.
+        unread: kinds of fields that this version does not know, so that nothing behind them could
+            be read; 0: none.
+    """
+
+    kind: Kind
+    offsets: Ints
+    columns: list[Column] = field(default_factory=list)
+    malformed: int = 0
+    unread: int = 0
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def get(self, name: str) -> Column | None:
+        return next((one for one in self.columns if one.name == name), None)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A file's records.
+
+    Attributes:
+        others: offsets of the records that are no samples.
+        unknown: samples of no known event.
+        lost: samples that the kernel had no room for, by its own records.
+        end: behind the last whole record; less than the data's length: the rest makes no sense.
+    """
+
+    tables: list[Table]
+    others: Ints
+    unknown: int
+    lost: int
+    end: int
+
+
+def id_place(attrs: Sequence[Attr]) -> int | None:
+    """Where every sample has its event's id; None: not all have it, or not in one place."""
+    places = set()
+    for attr in attrs:
+        kinds = attr.sample_type
+        if kinds & Sample.IDENTIFIER:
+            places.add(HEADER_SIZE)
+        elif kinds & Sample.ID:
+            before = Sample.IP | Sample.TID | Sample.TIME | Sample.ADDR
+            places.add(HEADER_SIZE + 8 * int(kinds & before).bit_count())
+        else:
+            return None
+    return places.pop() if len(places) == 1 else None
+
+
+def decode(data: memoryview, kinds: Sequence[Kind], fields: bool = True) -> Decoded:
+    """All records of a file's data section, or of a ring's copy in one piece.
+
+    Args:
+        fields: False: leave tracepoints' own fields out.
+
+    Raises:
+        DataError: there are several kinds of events, and nothing tells whose a sample is.
+    """
+    place = id_place([kind.attr for kind in kinds])
+    if place is None and len(kinds) > 1:
+        raise DataError("samples of several events, and no ids that tell them apart", 0)
+    pairs = sorted((id, at) for at, kind in enumerate(kinds) for id in kind.ids)
+    ids = np.array([id for id, _ in pairs], "u8")
+    numbers = np.array([at for _, at in pairs], "u4")
+    one = place is None or (len(kinds) == 1 and not pairs)
+    end, lost, found = records.split(
+        data, 0, len(data), -1 if one or place is None else place,
+        ids.tobytes(), numbers.tobytes(), len(kinds),
+    )  # fmt: skip
+    offsets = [np.frombuffer(one, "i8") for one in found]
+    view = View(data)
+    tables = [
+        _table(view, kind, some, fields) for kind, some in zip(kinds, offsets[:-2], strict=True)
+    ]
+    return Decoded(tables, offsets[-2], len(offsets[-1]), lost, end)
+
+
+def _table(view: View, kind: Kind, offsets: Ints, fields: bool) -> Table:
+    if len(offsets) and (offsets % 8).any():
+        raise DataError("records that do not begin at a word", int(offsets[offsets % 8 > 0][0]))
+    table = Table(kind, offsets)
+    cursor = Cursor(view, offsets)
+    table.columns, table.unread = _sample(cursor, kind, fields)
+    if not cursor.fits.all():
+        table.malformed = int((~cursor.fits).sum())
+        table.offsets = offsets[cursor.fits]
+        table.columns, _ = _sample(Cursor(view, table.offsets), kind, fields)
+    return table
+
+
+def _sample(cursor: Cursor, kind: Kind, fields: bool) -> tuple[list[Column], int]:
+    attr = kind.attr
+    columns = _first(cursor, attr)
+    unread = int(attr.sample_type) & ~sum(Sample)
+    if attr.sample_type & Sample.READ:
+        columns += _counts(cursor, attr)
+    if attr.sample_type & Sample.CALLCHAIN:
+        columns.append(cursor.list("callchain", cursor.count()))
+    if attr.sample_type & Sample.RAW:
+        columns += _raw(cursor, kind, fields)
+    if attr.sample_type & Sample.BRANCH_STACK:
+        columns += _branches(cursor, attr)
+    if attr.sample_type & Sample.REGS_USER:
+        columns += _registers(cursor, "user", attr.sample_regs_user)
+    if attr.sample_type & Sample.STACK_USER:
+        columns += _stack(cursor)
+    columns += _words(cursor, attr, _LAST)
+    if attr.sample_type & Sample.REGS_INTR:
+        columns += _registers(cursor, "intr", attr.sample_regs_intr)
+    columns += _words(cursor, attr, _VERY_LAST)
+    if attr.sample_type & Sample.AUX:
+        columns.append(cursor.blob("aux", cursor.count(1)))
+    return _in_order(columns), unread
+
+
+def _in_order(columns: list[Column]) -> list[Column]:
+    """Context first; of two of a name the first counts."""
+    found: dict[str, Column] = {}
+    for one in columns:
+        found.setdefault(one.name, one)
+    first = [found.pop(name) for name in CONTEXT if name in found]
+    return [*first, *found.values()]
+
+
+def _first(cursor: Cursor, attr: Attr) -> list[Column]:
+    """The header's misc, and the fields of fixed size: all in one go."""
+    present = [parts for bit, parts in _FIRST if attr.sample_type & bit]
+    cursor.need(8 * len(present))
+    names, wanted = ["misc"], [(4, "u2")]
+    for number, parts in enumerate(present):
+        for name, type, inside in parts:
+            names.append(name)
+            wanted.append((HEADER_SIZE + 8 * number + inside, type))
+    if not cursor.fits.all():  # then these columns are made again, without those that do not
+        wanted = wanted[:1]
+    found = cursor.view.gather(cursor.start, wanted)
+    cursor.skip(8 * len(present))
+    return [Column(name, "int", values) for name, values in zip(names, found, strict=False)]
+
+
+def _words(cursor: Cursor, attr: Attr, which: Iterable[tuple[Sample, str]]) -> list[Column]:
+    return [Column(name, "int", cursor.word()) for bit, name in which if attr.sample_type & bit]
+
+
+def _counts(cursor: Cursor, attr: Attr) -> list[Column]:
+    """READ: struct read_format."""
+    how = attr.read_format
+    times = [
+        name
+        for bit, name in (
+            (ReadFormat.TOTAL_TIME_ENABLED, "read_enabled"),
+            (ReadFormat.TOTAL_TIME_RUNNING, "read_running"),
+        )
+        if how & bit
+    ]
+    each = [
+        name
+        for bit, name in (
+            (ReadFormat(0), "read_value"), (ReadFormat.ID, "read_id"), (ReadFormat.LOST, "read_lost"),
+        )
+        if not bit or how & bit
+    ]  # fmt: skip
+    if not how & ReadFormat.GROUP:
+        names = [each[0], *times, *each[1:]]
+        return [Column(name, "int", cursor.word()) for name in names]
+    counts = cursor.count(8 * len(each))
+    columns = [Column(name, "int", cursor.word()) for name in times]
+    whole = cursor.list("", counts, 8 * len(each))
+    assert whole.offsets is not None
+    offsets = whole.offsets // len(each)
+    columns += [
+        Column(name, "ints", whole.values[at :: len(each)], offsets) for at, name in enumerate(each)
+    ]
+    return columns
+
+
+def _branches(cursor: Cursor, attr: Attr) -> list[Column]:
+    """Three words each: from, to, flags; with COUNTERS one more each behind them all."""
+    counts = cursor.count(24)
+    columns = []
+    if attr.branch_sample_type & Branch.HW_INDEX:
+        columns.append(Column("branch_hw_index", "int", cursor.word()))
+    whole = cursor.list("", counts, 24)
+    assert whole.offsets is not None
+    offsets = whole.offsets // 3
+    columns += [
+        Column(f"branch_{name}", "ints", whole.values[at::3], offsets)
+        for at, name in enumerate(("from", "to", "flags"))
+    ]
+    if attr.branch_sample_type & Branch.COUNTERS:
+        columns.append(cursor.list("branch_counters", counts))
+    return columns
+
+
+def _registers(cursor: Cursor, which: str, mask: int) -> list[Column]:
+    abi = cursor.word()
+    counts = np.where(abi != 0, mask.bit_count(), 0)
+    return [
+        Column(f"{which}_abi", "int", abi), cursor.list(f"{which}_regs", counts.astype("i8"))
+    ]  # fmt: skip
+
+
+def _stack(cursor: Cursor) -> list[Column]:
+    """As much of the stack as the kernel could read, which it says behind it."""
+    room = cursor.count(1)
+    begin = cursor.at
+    cursor.need(room)
+    cursor.skip(room)
+    present = np.nonzero(room)[0]
+    used = np.zeros(len(room), "i8")
+    # Nothing follows where nothing was recorded.
+    some = Cursor.__new__(Cursor)
+    some.view, some.start, some.end = cursor.view, cursor.start[present], cursor.end[present]
+    some.at, some.fits = cursor.at[present], cursor.fits[present]
+    used[present] = np.minimum(some.word(), room[present].astype("u8")).astype("i8")
+    cursor.at[present], cursor.fits[present] = some.at, some.fits
+    used = np.where(cursor.fits, used, 0)
+    flat = np.frombuffer(cursor.view.join(np.where(cursor.fits, begin, 0), used), "u1")
+    return [Column("user_stack", "bytes", flat, behind(used))]
+
+
+# --- RAW --------------------------------------------------------------------------------------------
+
+
+def _raw(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
+    cursor.need(4)
+    (found,) = cursor.view.gather(np.where(cursor.fits, cursor.at, cursor.start), ((0, "u4"),))
+    sizes = found.astype("i8")
+    cursor.skip(4)
+    begin = cursor.at
+    cursor.need(sizes)
+    cursor.skip(sizes)
+    parsed = tracepoint.fields(kind.format) if kind.format else []
+    if not parsed:
+        sizes = np.where(cursor.fits, sizes, 0)
+        begin = np.where(cursor.fits, begin, 0)
+        flat = np.frombuffer(cursor.view.join(begin, sizes), "u1")
+        return [Column("raw", "bytes", flat, behind(sizes))]
+    if not fields:
+        return []
+    cursor.fits &= sizes >= max(one.offset + one.size for one in parsed)
+    if not cursor.fits.all():  # then all is made again, without those that do not
+        return []
+    wanted = [(one.offset, _type(one)) for one in parsed if _is_number(one)]
+    numbers = dict(
+        zip(
+            (one.name for one in parsed if _is_number(one)),
+            cursor.view.gather(begin, wanted),
+            strict=True,
+        )
+    )
+    return [_field(cursor.view, one, begin, sizes, numbers.get(one.name)) for one in parsed]
+
+
+def _is_number(one: Field) -> bool:
+    """An integer, or what says where something else lies."""
+    return one.form == "int" or one.place != "here"
+
+
+def _type(one: Field) -> str:
+    if one.form != "int":
+        return "u4"
+    return f"{'i' if one.signed else 'u'}{one.width}"
+
+
+def _named(one: Field) -> str:
+    """A field whose name is that of a context column."""
+    return f"event_{one.name}" if one.name in (*CONTEXT, "misc", "id", "ip", "period") else one.name
+
+
+def _field(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints | None) -> Column:
+    """One field of a tracepoint.
+
+    Args:
+        begin, sizes: of the samples' own bytes.
+        number: what `_is_number` lets expect.
+    """
+    at, name = begin + one.offset, _named(one)
+    if number is None:
+        lengths = np.full(len(at), one.size, "i8")
+    elif one.form == "int":
+        return Column(name, "int", number)
+    else:
+        lengths = (number >> np.uint32(16)).astype("i8")
+        inside = (number & np.uint32(0xFFFF)).astype("i8")
+        at = (begin if one.place == "data_loc" else at + 4) + inside
+        room = begin + sizes - at
+        lengths = np.where(room >= lengths, lengths, 0)
+        at = np.where(room >= lengths, at, begin)
+    if one.form == "text":
+        return text_column(name, view.data, at, lengths)
+    flat = np.frombuffer(view.join(at, lengths), "u1")
+    if one.form == "ints":
+        width = one.width
+        if (lengths % width).any():
+            return Column(name, "bytes", flat, behind(lengths))
+        type = f"{'i' if one.signed else 'u'}{width}"
+        return Column(name, "ints", flat.view(type), behind(lengths // width))
+    return Column(name, "bytes", flat, behind(lengths))

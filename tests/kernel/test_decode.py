@@ -1,0 +1,142 @@
+"""Every field of every sample is what stock perf says it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perfkeep
+from perfkeep.analysis.data import Data, read
+from perfkeep.records.columns import Table
+from perfkeep.testing.requirements import perf_events, perf_tool, requires, tracefs
+
+pytestmark = requires(perf_events, tracefs, perf_tool)
+
+# Of tests/kernel/conftest.py, which cannot be imported.
+Running = Any
+
+EVENTS = [
+    "sched:sched_switch", "sched:sched_wakeup", "sched:sched_process_fork",
+    "sched:sched_process_exec", "sched:sched_process_exit", "syscalls:sys_enter_openat",
+    "syscalls:sys_exit_openat", "irq:softirq_entry", "timer:hrtimer_start", "kmem:kfree",
+    "signal:signal_deliver", "cpu-clock/freq=999/", "page-faults", "context-switches",
+]  # fmt: skip
+
+#: perf runs this for each sample, and it prints what perf made of it.
+_SCRIPT = """
+import json
+def plain(value):
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).hex()
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+def trace_unhandled(name, context, fields, about):
+    print("@" + json.dumps([plain(about), plain(fields)]))
+def process_event(about):
+    print("@" + json.dumps([plain(about), {}]))
+"""
+
+
+def as_perf_says(path: Path, tmp_path: Path) -> dict[str, list[tuple[Any, Any]]]:
+    """(about the sample, fields of the tracepoint) by event, in perf's order."""
+    script = tmp_path / "fields.py"
+    script.write_text(_SCRIPT)
+    done = subprocess.run(
+        ["perf", "script", "-i", path, "-s", script], capture_output=True, text=True, check=False
+    )
+    if "Scripting language extension" in done.stderr or "not supported" in done.stderr:
+        pytest.skip("this perf was built without Python")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[tuple[Any, Any]]] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("@"):
+            about, fields = json.loads(line[1:])
+            found.setdefault(about["ev_name"], []).append((about, fields))
+    return found
+
+
+def value(table: Table, name: str, row: int) -> Any:
+    """As perf's Python gives it."""
+    column = table.get(name)
+    assert column is not None, name
+    if column.form == "int":
+        return int(column.values[row])
+    assert column.offsets is not None
+    part = column.values[column.offsets[row] : column.offsets[row + 1]]
+    if column.form == "text":
+        return part.tobytes().decode()
+    return part.tobytes().hex() if column.form == "bytes" else part.tolist()
+
+
+def in_order(table: Table) -> list[int]:
+    """Rows as perf has them: by time."""
+    time = table.get("time")
+    assert time is not None
+    return [int(row) for row in time.values.argsort(kind="stable")]
+
+
+def compare(data: Data, theirs: dict[str, list[tuple[Any, Any]]]) -> int:
+    """How many fields were compared; each must agree."""
+    compared = 0
+    for table in data.tables.values():
+        rows, others = in_order(table), theirs.get(table.kind.name, [])
+        assert len(rows) == len(others), table.kind.name
+        for row, (about, fields) in zip(rows, others, strict=True):
+            sample = about["sample"]
+            for name in ("pid", "tid", "cpu", "time", "ip", "period"):
+                if table.get(name) is not None:
+                    # A thread that has exited has pid -1, which perf's Python calls 2^32 - 1.
+                    said = sample[name] - (sample[name] >> 31 << 32) * (name in ("pid", "tid"))
+                    assert value(table, name, row) == said, (table.kind.name, name)
+                    compared += 1
+            if table.get("callchain") is not None:
+                # The marks between kernel and user space are not among perf's.
+                chain = [ip for ip in value(table, "callchain", row) if ip < 2**64 - 4096]
+                assert chain == [one["ip"] for one in about["callchain"]]
+                compared += 1
+            assert value(table, "comm", row) == about["comm"], (table.kind.name, about)
+            for name, said in fields.items():
+                if name.startswith("common_") and name != "common_pid":
+                    continue  # of perf's own making
+                own = f"event_{name}" if table.get(f"event_{name}") is not None else name
+                assert value(table, own, row) == said, (table.kind.name, name)
+                compared += 1
+    return compared
+
+
+@pytest.fixture
+def recorded(running: Running, tracefs_mounted: Path, tmp_path: Path) -> Path:
+    """A snapshot with samples of every kind."""
+    with_chains = perfkeep.start("all", EVENTS, ring="2M", call_chains=True)
+    for _ in range(20):
+        subprocess.run(["sh", "-c", "ls / > /dev/null; kill -TERM $$"], check=False)
+    path = tmp_path / "all.data"
+    with_chains.snapshot(str(path)).close()
+    with_chains.claim()
+    return path
+
+
+def test_every_field_of_every_sample_is_what_perf_says(recorded: Path, tmp_path: Path) -> None:
+    data = read(str(recorded))
+    assert (data.malformed, data.unknown, data.unread_bytes) == (0, 0, 0)
+    seen = {name for name, table in data.tables.items() if len(table)}
+    assert len(seen) >= len(EVENTS) - 3, seen
+    assert compare(data, as_perf_says(recorded, tmp_path)) > 10_000
+
+
+def test_a_file_of_stock_perf_is_read_the_same(tracefs_mounted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "perf.data"
+    events = ["-e", "sched:sched_switch", "-e", "syscalls:sys_enter_openat", "-e", "cpu-clock"]
+    subprocess.run(
+        ["perf", "record", "-q", "-a", "-g", *events, "-o", path, "--", "ls", "-lR", "/etc"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    data = read(str(path))
+    assert (data.malformed, data.unknown, data.unread_bytes) == (0, 0, 0)
+    assert compare(data, as_perf_says(path, tmp_path)) > 1000

@@ -1,0 +1,81 @@
+"""`perfkeep sql`: a question, and its answer in the form that was asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("duckdb")
+
+from perfkeep.cli.main import main
+from perfkeep.formats.perf_data import EventDesc, RingCopy, Window, write_snapshot
+from perfkeep.kernel.procfs import Host
+from perfkeep.testing.assembler import Assembler, Ring
+
+HOST = Host("here", "6.18.0", "x86_64", 2, 4, "a CPU", "X,1", 1024, 0, b"", [], 5, 6, [])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Three samples of cpu-clock, of two threads."""
+    event, ring = Assembler(), Ring(4096)
+    for time, tid in ((10, 1), (20, 2), (30, 2)):
+        ring.write(event.sample(time, tid=tid))
+    data = ring.linear()
+    copy = RingCopy(0, memoryview(data), ring.data_head, ring.data_head, "backward", 4096, 64)
+    path = tmp_path / "x.data"
+    with open(path, "wb") as out:
+        desc = EventDesc("cpu-clock", event.attr, {0: [7]}, None)
+        write_snapshot(out, [desc], [copy], HOST, Window(), [])
+    return str(path)
+
+
+QUERY = "SELECT tid, count(*) AS n FROM cpu_clock GROUP BY 1 ORDER BY 1"
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ((), "tid  n\n  1  1\n  2  2\n"),
+        (("--csv",), "tid,n\n1,1\n2,2\n"),
+    ],
+)
+def test_the_answer_comes_as_it_was_asked_for(
+    file: str, capsys: pytest.CaptureFixture[str], option: tuple[str, ...], expected: str
+) -> None:
+    assert main(["sql", file, QUERY, *option]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_json_is_a_list_of_objects(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sql", file, QUERY, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"tid": 1, "n": 1}, {"tid": 2, "n": 2}]
+
+
+def test_tables_shows_what_can_be_asked(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sql", file, "--tables"]) == 0
+    assert "cpu_clock  time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["SELECT nope"], "nope"), ([], "--tables"), (["SELEC 1"], "syntax error")],
+)
+def test_a_question_that_makes_no_sense_is_told_in_a_sentence(
+    file: str, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main(["sql", file, *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_without_the_extra_it_says_what_to_install(
+    file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for name in [name for name in sys.modules if name.startswith("perfkeep.analysis")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["sql", file, "SELECT 1"]) == 1
+    assert "pip install 'perfkeep[analysis]'" in capsys.readouterr().err

@@ -1,0 +1,296 @@
+"""perfkeep.records.columns: from bytes to columns, whatever the bytes."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("numpy")
+
+from perfkeep.abi.perf_event import Attr, Branch, Flag, ReadFormat, Sample
+from perfkeep.abi.records import Record
+from perfkeep.errors import DataError
+from perfkeep.records import pure
+from perfkeep.records.cells import codes_to_text
+from perfkeep.records.columns import Kind, Table, decode
+from perfkeep.records.sample import Layout
+from perfkeep.testing.assembler import PLAIN, Assembler, record
+
+WORDS = st.integers(0, 2**64 - 1)
+FORMAT = """
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+	field:u64 addr;	offset:8;	size:8;	signed:0;
+	field:char comm[16];	offset:16;	size:16;	signed:0;
+	field:unsigned long args[2];	offset:32;	size:16;	signed:0;
+	field:__data_loc char[] name;	offset:48;	size:4;	signed:0;
+	field:__rel_loc u16[] list;	offset:52;	size:4;	signed:0;
+	field:s8 pid;	offset:56;	size:1;	signed:1;
+	field:struct odd odd;	offset:57;	size:3;	signed:0;
+"""
+
+
+def native() -> ModuleType:
+    try:
+        from perfkeep.records import _walk
+    except ImportError:
+        pytest.skip("the native walk was not built: no C compiler")
+    return _walk
+
+
+@pytest.fixture(params=["pure", "native"])
+def core(request: pytest.FixtureRequest) -> ModuleType:
+    return pure if request.param == "pure" else native()
+
+
+def rows(table: Table, name: str) -> list[Any]:
+    column = table.get(name)
+    assert column is not None, name
+    if column.form == "int":
+        return list(column.values.tolist())
+    assert column.offsets is not None
+    parts = [
+        column.values[at:end] for at, end in zip(column.offsets, column.offsets[1:], strict=False)
+    ]
+    if column.form == "text":
+        return [part.tobytes().decode() for part in parts]
+    return [part.tobytes() if column.form == "bytes" else part.tolist() for part in parts]
+
+
+def table_of(data: bytes, attr: Attr, format: str = "") -> Table:
+    (table,) = decode(memoryview(data), [Kind("x", attr, [7], format)]).tables
+    return table
+
+
+def tracepoint(
+    name: bytes = b"name\0", numbers: tuple[int, ...] = (1, 2), comm: bytes = b"ab"
+) -> bytes:
+    """The bytes of one sample of FORMAT."""
+    fixed = 60
+    where = fixed | len(name) << 16
+    # From the end of the u32 at 52 on.
+    list_at = fixed + len(name) - 56 | 2 * len(numbers) << 16
+    head = struct.pack(
+        "=HBBiQ16sQQIIb3s", 1, 0, 0, -5, 2**64 - 1, comm, 8, 9, where, list_at, -1, b"odd"
+    )
+    return head + name + struct.pack(f"={len(numbers)}H", *numbers)
+
+
+# --- the native core and its twin ---------------------------------------------------------------
+
+
+def test_records_are_split_by_what_wrote_them(core: ModuleType) -> None:
+    one, two, three = (Assembler(id=id) for id in (7, 9, 11))
+    parts = [one.sample(1), two.sample(2), one.comm(1, 1, b"x"), three.sample(3), one.sample(4)]
+    data = b"".join(parts)
+    at = [sum(map(len, parts[:n])) for n in range(len(parts))]
+    ids, kinds = struct.pack("=QQ", 7, 9), struct.pack("=II", 1, 0)
+    end, lost, found = core.split(data + b"rubbish!", 0, 1 << 60, 8, ids, kinds, 2)
+    assert (end, lost) == (len(data), 0)
+    assert [list(array("q", some)) for some in found] == [[at[1]], [at[0], at[4]], [at[2]], [at[3]]]
+
+
+def test_without_ids_every_sample_is_of_the_only_kind(core: ModuleType) -> None:
+    data = Assembler().sample(1) + Assembler().lost(5, 2) + Assembler().sample(3)
+    _, lost, found = core.split(data, 0, len(data), -1, b"", b"", 1)
+    assert (lost, [len(some) // 8 for some in found]) == (5, [2, 1, 0])
+
+
+@given(data=st.binary(max_size=400), start=st.integers(0, 50), at=st.integers(-1, 40))
+def test_both_split_anything_alike(data: bytes, start: int, at: int) -> None:
+    arguments = (data, start, len(data), at, struct.pack("=Q", 7), struct.pack("=I", 0), 1)
+    assert native().split(*arguments) == pure.split(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(b"", -1, 0, 8, b"", b"", 1), (b"", 0, 0, 8, bytes(8), b"", 1), (b"", 0, 0, 8, b"", b"", -1)],
+)
+def test_what_makes_no_sense_is_refused(core: ModuleType, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="every id have a kind"):
+        core.split(*arguments)
+
+
+SPANS = st.lists(st.tuples(st.integers(-5, 60), st.integers(-5, 60)), max_size=8)
+
+
+def outcome(function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except (IndexError, ValueError) as error:
+        return type(error)
+
+
+@given(data=st.binary(max_size=60), spans=SPANS)
+def test_both_join_and_read_text_alike_and_nothing_outside(
+    data: bytes, spans: list[tuple[int, int]]
+) -> None:
+    places = array("q", [at for at, _ in spans]).tobytes()
+    lengths = array("q", [length for _, length in spans]).tobytes()
+    for name in ("join", "texts"):
+        theirs = outcome(getattr(pure, name), data, places, lengths)
+        assert outcome(getattr(native(), name), data, places, lengths) == theirs
+        fits = all(at >= 0 and n >= 0 and at + n <= len(data) for at, n in spans)
+        assert (theirs is IndexError) == (not fits)
+
+
+@given(
+    data=st.binary(max_size=60),
+    places=st.lists(st.integers(-5, 60), max_size=8),
+    fields=st.lists(st.tuples(st.integers(-2, 60), st.integers(0, 10)), max_size=4),
+)
+def test_both_gather_alike_and_nothing_outside(
+    data: bytes, places: list[int], fields: list[tuple[int, int]]
+) -> None:
+    wanted = b"".join(struct.pack("=ii", *one) for one in fields)
+    arguments = (data, array("q", places).tobytes(), wanted)
+    theirs = outcome(pure.gather, *arguments)
+    assert outcome(native().gather, *arguments) == theirs
+    if theirs not in (IndexError, ValueError):
+        assert theirs == [
+            b"".join(data[at + offset : at + offset + width] for at in places)
+            for offset, width in fields
+        ]
+
+
+# --- samples ------------------------------------------------------------------------------------
+
+COMMON = (
+    Sample.IP, Sample.TID, Sample.TIME, Sample.ADDR, Sample.ID, Sample.STREAM_ID, Sample.CPU,
+    Sample.PERIOD, Sample.CALLCHAIN, Sample.RAW,
+)  # fmt: skip
+
+
+@given(
+    kinds=st.sets(st.sampled_from(COMMON)),
+    samples=st.lists(
+        st.tuples(WORDS, WORDS, st.lists(WORDS, max_size=4), st.binary(max_size=20)), max_size=5
+    ),
+)
+def test_columns_say_what_the_samples_say(
+    kinds: set[Sample], samples: list[tuple[int, int, list[int], bytes]]
+) -> None:
+    event = Assembler(sample_type=Sample(sum(kinds)) | Sample.IDENTIFIER, cpu=3)
+    written = [
+        event.sample(time >> 1, ip=ip, callchain=chain, raw=raw) for time, ip, chain, raw in samples
+    ]
+    table = table_of(b"".join(written), event.attr)
+    expected = [Layout(event.attr).decode(one) for one in written]
+    assert (len(table), table.malformed) == (len(samples), 0)
+    assert rows(table, "id") == [7] * len(samples)
+    for field, name in (
+        (Sample.IP, "ip"), (Sample.TID, "pid"), (Sample.TID, "tid"), (Sample.TIME, "time"),
+        (Sample.CPU, "cpu"), (Sample.PERIOD, "period"), (Sample.ADDR, "addr"),
+    ):  # fmt: skip
+        if field in kinds:
+            assert rows(table, name) == [getattr(one, name) for one in expected]
+    if Sample.CALLCHAIN in kinds:
+        assert rows(table, "callchain") == [list(one.callchain) for one in expected]
+    if Sample.RAW in kinds:
+        assert rows(table, "raw") == [one.raw for one in expected]
+
+
+def test_every_field_of_a_tracepoint_is_a_column() -> None:
+    event = Assembler(sample_type=PLAIN | Sample.RAW)
+    raws = [tracepoint(), tracepoint(b"other\0", (3,), b"x" * 16), tracepoint(b"\0", ())]
+    table = table_of(b"".join(event.sample(1, raw=raw) for raw in raws), event.attr, FORMAT)
+    assert (len(table), table.malformed) == (3, 0)
+    assert rows(table, "common_pid") == [-5] * 3
+    assert rows(table, "addr") == [2**64 - 1] * 3
+    assert rows(table, "comm" if table.get("comm") else "event_comm") == ["ab", "x" * 16, "ab"]
+    assert rows(table, "args") == [[8, 9]] * 3
+    assert rows(table, "name") == ["name", "other", ""]
+    assert rows(table, "list") == [[1, 2], [3], []]
+    # The context's own pid stays what it is.
+    assert (rows(table, "pid"), rows(table, "event_pid")) == ([1] * 3, [-1] * 3)
+    assert rows(table, "odd") == [b"odd"] * 3
+
+
+def test_text_that_is_no_utf8_is_told_by_its_sign() -> None:
+    event = Assembler(sample_type=PLAIN | Sample.RAW)
+    raws = [tracepoint(b"caf\xc3\xa9\0"), tracepoint(b"\xff\0"), tracepoint(b"x" * 40 + b"\0")]
+    table = table_of(b"".join(event.sample(1, raw=raw) for raw in raws), event.attr, FORMAT)
+    assert rows(table, "name") == ["café", "\ufffd", "x" * 40]
+
+
+def test_fields_behind_raw_are_read_and_what_was_not_recorded_is_empty() -> None:
+    attr = Attr(
+        sample_type=Sample.IDENTIFIER | Sample.READ | Sample.BRANCH_STACK | Sample.REGS_USER
+        | Sample.STACK_USER | Sample.WEIGHT | Sample.REGS_INTR | Sample.PHYS_ADDR | Sample.AUX,
+        read_format=ReadFormat.GROUP | ReadFormat.ID | ReadFormat.TOTAL_TIME_ENABLED,
+        branch_sample_type=Branch.HW_INDEX | Branch.COUNTERS,
+        sample_regs_user=0b101, sample_regs_intr=0b1, sample_stack_user=16,
+    )  # fmt: skip
+    read = struct.pack("=QQ4Q", 2, 50, 10, 7, 20, 8)
+    branches = struct.pack("=QQ3QQ", 1, 99, 100, 200, 3, 77)
+    full = read + branches + struct.pack("=Q2Q", 2, 11, 12)
+    full += struct.pack("=Q16sQ", 16, b"0123456789abcdef", 8)
+    full += struct.pack("=QQQQ", 6, 1, 13, 0x1000) + struct.pack("=Q8s", 8, b"auxiliar")
+    bare = struct.pack("=QQ", 0, 50) + struct.pack("=QQ", 0, 99)
+    bare += struct.pack("=QQ", 0, 0) + struct.pack("=QQQ", 6, 0, 0x1000) + struct.pack("=Q", 0)
+    data = b"".join(record(Record.SAMPLE, struct.pack("=Q", 7) + body) for body in (full, bare))
+    table = table_of(data, attr)
+    assert (len(table), table.malformed) == (2, 0)
+    assert rows(table, "read_enabled") == [50, 50]
+    assert rows(table, "read_value") == [[10, 20], []] and rows(table, "read_id") == [[7, 8], []]
+    assert rows(table, "branch_from") == [[100], []] and rows(table, "branch_flags") == [[3], []]
+    assert rows(table, "branch_hw_index") == [99, 99]
+    assert rows(table, "branch_counters") == [[77], []]
+    assert rows(table, "user_regs") == [[11, 12], []] and rows(table, "intr_regs") == [[13], []]
+    assert rows(table, "user_stack") == [b"01234567", b""]
+    assert rows(table, "weight") == [6, 6] and rows(table, "phys_addr") == [0x1000] * 2
+    assert rows(table, "aux") == [b"auxiliar", b""]
+
+
+def test_a_sample_that_does_not_fit_is_left_out_and_counted() -> None:
+    event = Assembler(sample_type=PLAIN | Sample.CALLCHAIN)
+    good, bad = event.sample(1, callchain=[5]), bytearray(event.sample(2, callchain=[6]))
+    struct.pack_into("=Q", bad, len(bad) - 16, 1 << 61)
+    table = table_of(good + bytes(bad) + good, event.attr)
+    assert (len(table), table.malformed) == (2, 1)
+    assert rows(table, "time") == [1, 1] and rows(table, "callchain") == [[5], [5]]
+
+
+def test_samples_that_nothing_tells_apart_are_refused() -> None:
+    attr = Attr(sample_type=Sample.TIME)
+    with pytest.raises(DataError, match="no ids that tell them apart"):
+        decode(memoryview(b""), [Kind("a", attr, [1], ""), Kind("b", attr, [2], "")])
+
+
+@given(
+    bits=st.integers(0, 2**25 - 1),
+    formats=st.integers(0, 31),
+    bodies=st.lists(st.binary(max_size=120), max_size=4),
+    branches=st.sampled_from([Branch(0), Branch.HW_INDEX, Branch.HW_INDEX | Branch.COUNTERS]),
+    format=st.sampled_from(["", FORMAT]),
+)
+def test_whatever_a_sample_holds_it_is_read_or_counted(
+    bits: int, formats: int, bodies: list[bytes], branches: Branch, format: str
+) -> None:
+    attr = Attr(
+        sample_type=Sample(bits & sum(Sample)) | Sample.IDENTIFIER,
+        read_format=ReadFormat(formats),
+        branch_sample_type=branches,
+        sample_regs_user=0xFF,
+        sample_regs_intr=1,
+        flags=Flag.SAMPLE_ID_ALL,
+    )
+    data = b"".join(record(Record.SAMPLE, struct.pack("=Q", 7) + body) for body in bodies)
+    table = table_of(data, attr, format)
+    assert len(table) + table.malformed == len(bodies)
+    assert all(len(one) == len(table) for one in table.columns)
+
+
+def test_few_texts_are_numbered() -> None:
+    import numpy as np
+
+    column = codes_to_text("comm", np.array([2, 0, 2]), ["a", "", "ccc"])
+    assert rows(Table(Kind("x", Attr(), [], ""), np.zeros(3, "i8"), [column]), "comm") == [
+        "ccc", "a", "ccc",
+    ]  # fmt: skip
