@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.figure import Figure, table
 
-NAMES = ("missing", "snapshot_time", "idle", "reopen", "exec", "ls", "memory", "spill")
+NAMES = ("missing", "snapshot_time", "idle", "reopen", "exec", "ls", "memory", "spill", "decode")
 PAGE = Path(__file__).parent.parent / "docs" / "measurements.md"
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 

@@ -11,6 +11,8 @@ import pytest
 
 import perfkeep
 from perfkeep.analysis.data import Data, read
+from perfkeep.analysis.stacks import frames
+from perfkeep.client.look import look
 from perfkeep.records.columns import Table
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, tracefs
 
@@ -140,3 +142,22 @@ def test_a_file_of_stock_perf_is_read_the_same(tracefs_mounted: Path, tmp_path: 
     data = read(str(path))
     assert (data.malformed, data.unknown, data.unread_bytes) == (0, 0, 0)
     assert compare(data, as_perf_says(path, tmp_path)) > 1000
+
+
+def test_functions_are_called_as_perf_calls_them(recorded: Path, tmp_path: Path) -> None:
+    data = look(str(recorded))
+    theirs = as_perf_says(recorded, tmp_path)
+    compared = wrong = 0
+    for name, table in data.tables.items():
+        offsets, codes, functions = frames(table, data.symbolizer)
+        for row, (about, _) in zip(in_order(table), theirs.get(table.kind.name, []), strict=True):
+            ours = [functions[one].name for one in codes[offsets[row] : offsets[row + 1]].tolist()]
+            said = [frame.get("sym", {}).get("name") for frame in about["callchain"]]
+            for one, two in zip(ours, said, strict=True) if said else ():
+                # Of several names of one place each may take another; perf demangles C++.
+                if two is not None and not one.startswith("_Z"):
+                    compared += 1
+                    wrong += one != two
+        assert name
+    assert compared > 1000
+    assert wrong <= compared // 50, f"{wrong} of {compared}"

@@ -22,6 +22,7 @@ from perfkeep.records.tasks import Tasks
 
 if TYPE_CHECKING:
     from perfkeep.analysis.sql import Connection
+    from perfkeep.analysis.symbolize import Symbolizer
     from perfkeep.formats.arrow import ArrowTable
 
 _TYPE_SIZE = struct.Struct("=IHH")
@@ -39,8 +40,14 @@ class Data:
         unread_bytes: at the end, of no record.
     """
 
-    def __init__(self, file: PerfData) -> None:
+    def __init__(self, file: PerfData, kallsyms: bytes = b"") -> None:
+        """
+        Args:
+            kallsyms: what /proc/kallsyms says, if it may be of the kernel that ran then; it is not
+                used where the file shows that it is not.
+        """
         self.file = file
+        self._kallsyms = kallsyms
         kinds = [
             Kind(one.name, one.attr, one.all_ids, one.tracepoint[3] if one.tracepoint else "")
             for one in file.events
@@ -98,6 +105,21 @@ class Data:
             if kind in (Record.COMM, Record.FORK):
                 found.append((kind, data[at : at + size], clock.time(data, at) or 0))
         return Tasks(sorted(found, key=lambda one: one[2]))
+
+    @cached_property
+    def symbolizer(self) -> Symbolizer:
+        """Names the functions of this file's samples."""
+        from perfkeep.analysis.symbolize import Mappings, Symbolizer
+        from perfkeep.formats.perf_data.build_ids import build_ids
+        from perfkeep.symbols.table import from_kallsyms
+
+        mappings = Mappings(self.others())
+        kernel = None
+        # The kernel lies elsewhere after each boot.
+        if self._kallsyms and mappings.kernel_text in _text_of(self._kallsyms):
+            kernel = from_kallsyms(self._kallsyms)
+        section = self.file.features.get(Feature.BUILD_ID)
+        return Symbolizer(mappings, kernel, build_ids(section) if section is not None else {})
 
     @cached_property
     def wall_offset_ns(self) -> int | None:
@@ -167,18 +189,27 @@ class Data:
         return self.connection.sql(query)
 
 
+def _text_of(kallsyms: bytes) -> set[int]:
+    """Where kallsyms says that the kernel begins."""
+    found = re.findall(rb"^([0-9a-f]{8,16}) [Tt] (?:_text|_stext)$", kallsyms, re.M)
+    return {int(one, 16) for one in found} - {0}
+
+
 def _plain(name: str) -> str:
     """Letters, digits and "_"."""
     text = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "event"
     return text if not text[0].isdigit() else f"event_{text}"
 
 
-def read(path: str) -> Data:
+def read(path: str, kallsyms: bytes = b"") -> Data:
     """A perf.data file, of perfkeep or of stock perf.
+
+    Args:
+        kallsyms: see Data.
 
     Raises:
         DataError: it is none, or a broken one.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        return Data(parse(memoryview(file.read())))
+        return Data(parse(memoryview(file.read())), kallsyms)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import duckdb
 
@@ -124,6 +126,14 @@ def write_parquet(connection: Connection, query: str, path: str) -> None:
     finally:
         if os.path.exists(aside):
             os.unlink(aside)
+
+
+def copy(connection: Connection, name: str, form: str, out: BinaryIO) -> None:
+    """A whole table as "csv" or "parquet"."""
+    with tempfile.TemporaryDirectory(prefix="perfkeep-") as folder:
+        connection.execute(f"COPY \"{name}\" TO '{folder}/rows' (FORMAT {form})")
+        with open(f"{folder}/rows", "rb") as rows:
+            shutil.copyfileobj(rows, out, 1 << 20)
 
 
 def schema(connection: Connection) -> list[tuple[str, str, str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.table import render
+from perfkeep.cli.common import say
+from perfkeep.cli.table import plain, render
+from perfkeep.errors import UsageError
 
 
 def _count(text: str) -> int:
@@ -14,11 +16,67 @@ def _count(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a snapshot, or what perf record wrote")
-    parser.add_argument("-n", "--top", type=_count, default=20, help="how many processes (20)")
+    parser.add_argument(
+        "file", metavar="FILE", help="a snapshot, or what perf record wrote; with --by a recording"
+    )
+    parser.add_argument("-n", "--top", type=_count, default=20, help="how many lines (20)")
+    parser.add_argument(
+        "--by",
+        metavar="KEYS",
+        type=_keys,
+        help="of comm, pid, tid, cpu, sym and dso, like comm,sym",
+    )
+    parser.add_argument(
+        "-e", "--event", metavar="EVENT", help="with --by: count this event's samples"
+    )
+
+
+_KEYS = ("comm", "pid", "tid", "cpu", "sym", "dso")
+
+
+def _keys(text: str) -> list[str]:
+    keys = text.split(",")
+    if not set(keys) <= set(_KEYS) or len(set(keys)) < len(keys):
+        raise argparse.ArgumentTypeError(f"{text!r} is not some of {', '.join(_KEYS)}")
+    return keys
+
+
+def _by(options: argparse.Namespace) -> int:
+    """Samples by what was asked for, with the share that was spent there itself and, of functions,
+    in all that they called.
+    """
+    from perfkeep.analysis.stacks import GROUPS, default_event, shares, stacks
+    from perfkeep.client.look import look
+
+    data = look(options.file)
+    for text in data.complaints():
+        say(text)
+    keys = [key for key in options.by if key in GROUPS]
+    found = stacks(data, options.event or default_event(data), keys)
+    rows = shares(found, [key for key in options.by if key not in GROUPS], keys)
+    total = sum(found.counts.values()) or 1
+    print(f"{total:,} samples of {plain(found.event)}")
+    header = ["SELF", "TOTAL", "SAMPLES", *(key.upper() for key in options.by)]
+    shown = [
+        [
+            f"{row.self / total:.1%}",
+            f"{row.total / total:.1%}",
+            f"{row.self:,}",
+            *(str(row.values[key]) for key in options.by),
+        ]
+        for row in rows[: options.top]
+    ]
+    print(render(header, shown, right=(0, 1, 2)))
+    if len(rows) > options.top:
+        print(f"and {len(rows) - options.top} more lines; -n {len(rows)} shows them")
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.by:
+        return _by(options)
+    if options.event:
+        raise UsageError("-e goes with --by; without it every event is shown")
     from perfkeep.formats import perf_data
     from perfkeep.records.summary import Source, table
 

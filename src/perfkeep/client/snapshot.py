@@ -67,13 +67,17 @@ class Snapshot:
             return open(self.path, "rb")
         return open(f"/proc/self/fd/{self._data.fileno()}", "rb")
 
-    def tables(self) -> Data:
-        """What it holds, as tables; needs the extra `analysis`."""
+    def tables(self, kallsyms: bytes = b"") -> Data:
+        """What it holds, as tables; needs the extra `analysis`.
+
+        Args:
+            kallsyms: see analysis.data.Data.
+        """
         from perfkeep.analysis.data import Data
         from perfkeep.formats.perf_data.reader import parse
 
         with self.open() as file:
-            return Data(parse(memoryview(file.read())))
+            return Data(parse(memoryview(file.read())), kallsyms)
 
     def to_arrow(self, name: str | None = None) -> ArrowTable | dict[str, ArrowTable]:
         """See analysis.data.Data."""

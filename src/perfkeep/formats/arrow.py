@@ -6,7 +6,7 @@ Nothing is copied: an array points at the columns' own memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import nanoarrow as na
 
@@ -46,6 +46,14 @@ def _array(column: Column) -> Any:
 
 def _contiguous(values: Any) -> Any:
     return values if values.flags.c_contiguous else values.copy()
+
+
+def write_stream(table: ArrowTable, out: BinaryIO) -> None:
+    """As an Arrow IPC stream."""
+    from nanoarrow.ipc import StreamWriter
+
+    with StreamWriter.from_writable(out) as writer:
+        writer.write_stream(na.ArrayStream(table))
 
 
 class ArrowTable:

@@ -9,7 +9,7 @@ import os
 from types import ModuleType
 
 from perfkeep.records import pure
-from perfkeep.records.pure import Walk
+from perfkeep.records.pure import Buffer, Walk
 
 
 def _native() -> ModuleType | None:
@@ -58,19 +58,17 @@ def split(
     return found
 
 
-def join(data: memoryview | bytes, places: bytes, lengths: bytes) -> bytes:
+def join(data: Buffer, places: Buffer, lengths: Buffer, out: Buffer) -> None:
     """See records.pure.join."""
-    joined: bytes = (pure if _walker is None else _walker).join(data, places, lengths)
-    return joined
+    (pure if _walker is None else _walker).join(data, places, lengths, out)
 
 
-def gather(data: memoryview | bytes, places: bytes, fields: bytes) -> list[bytes]:
+def gather(data: Buffer, places: Buffer, fields: bytes, columns: tuple[Buffer, ...]) -> None:
     """See records.pure.gather."""
-    columns: list[bytes] = (pure if _walker is None else _walker).gather(data, places, fields)
-    return columns
+    (pure if _walker is None else _walker).gather(data, places, fields, columns)
 
 
-def texts(data: memoryview | bytes, places: bytes, lengths: bytes) -> tuple[bytes, bytes, bytes]:
+def texts(data: Buffer, places: Buffer, lengths: Buffer) -> tuple[bytes, bytes, bytes]:
     """See records.pure.texts."""
     core = pure if _walker is None else _walker
     found: tuple[bytes, bytes, bytes] = core.texts(data, places, lengths)

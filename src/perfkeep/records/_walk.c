@@ -284,64 +284,92 @@ static int spans_fit(const Py_buffer *data, const Py_buffer *places, const Py_bu
 	return 1;
 }
 
-/* join(data, places, lengths) -> the bytes of the spans, one behind the other */
+/* join(data, places, lengths, out): copy the spans into out, one behind the other. */
 static PyObject *join(PyObject *self, PyObject *args)
 {
-	Py_buffer data, places, lengths;
+	Py_buffer data, places, lengths, out;
 	PyObject *result = NULL;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "y*y*y*", &data, &places, &lengths))
+	if (!PyArg_ParseTuple(args, "y*y*y*w*", &data, &places, &lengths, &out))
 		return NULL;
 	if (spans_fit(&data, &places, &lengths)) {
 		const int64_t *at = places.buf, *length = lengths.buf;
 		Py_ssize_t i, count = places.len / 8;
-		uint64_t total = 0;
+		char *to = out.buf;
+		int64_t room = out.len;
 
-		for (i = 0; i < count && total < (uint64_t)PY_SSIZE_T_MAX; i++)
-			total += length[i];
-		if (total >= (uint64_t)PY_SSIZE_T_MAX)
-			PyErr_NoMemory();
-		else
-			result = PyBytes_FromStringAndSize(NULL, total);
-		if (result) {
-			char *to = PyBytes_AsString(result);
-
-			for (i = 0; i < count; i++) {
-				memcpy(to, (char *)data.buf + at[i], length[i]);
-				to += length[i];
-			}
+		for (i = 0; i < count && length[i] <= room; i++) {
+			memcpy(to, (char *)data.buf + at[i], length[i]);
+			to += length[i];
+			room -= length[i];
 		}
+		if (i < count || room)
+			PyErr_SetString(PyExc_ValueError, "the spans do not fill their room");
+		else
+			result = Py_NewRef(Py_None);
 	}
 	PyBuffer_Release(&data);
 	PyBuffer_Release(&places);
 	PyBuffer_Release(&lengths);
+	PyBuffer_Release(&out);
 	return result;
 }
 
 enum { MOST_FIELDS = 1024, WIDEST = 8 };
 
+/* The rows of one call of gather; `at` are the places. */
+static int gather_rows(const Py_buffer *data, const int64_t *at, Py_ssize_t rows,
+		       const int32_t *offset, const int32_t *width, char **to, Py_ssize_t count)
+{
+	Py_ssize_t row, i;
+	int64_t reach = 0;
+
+	if (!count)
+		return 0;
+	for (i = 0; i < count; i++)
+		if (reach < (int64_t)offset[i] + width[i])
+			reach = (int64_t)offset[i] + width[i];
+	for (row = 0; row < rows; row++) {
+		const char *from = (const char *)data->buf + at[row];
+
+		if (at[row] < 0 || at[row] > data->len || data->len - at[row] < reach)
+			return -1;
+		for (i = 0; i < count; i++) {
+			/* Fixed sizes become single moves. */
+			if (width[i] == 8)
+				memcpy(to[i] + row * 8, from + offset[i], 8);
+			else if (width[i] == 4)
+				memcpy(to[i] + row * 4, from + offset[i], 4);
+			else
+				memcpy(to[i] + row * width[i], from + offset[i], width[i]);
+		}
+	}
+	return 0;
+}
+
 /*
- * gather(data, places, fields) -> [bytes, …]
+ * gather(data, places, fields, columns)
  *
  * Of every place the same fields, each into a column of its own. fields: pairs of int32, the offset
- * from a place and the width, 1 to 8 bytes. One pass, as each record is one miss of the cache.
+ * from a place and the width, 1 to 8 bytes; columns: a tuple of writable buffers. One pass, as each
+ * record is one miss of the cache.
  */
 static PyObject *gather(PyObject *self, PyObject *args)
 {
-	Py_buffer data, places, fields;
-	PyObject *lists = NULL;
+	Py_buffer data, places, fields, columns[MOST_FIELDS];
+	PyObject *outs, *result = NULL;
 	char *to[MOST_FIELDS];
 	int32_t offset[MOST_FIELDS], width[MOST_FIELDS];
-	Py_ssize_t count, rows, i, row;
+	Py_ssize_t count, rows, i, taken = 0;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "y*y*y*", &data, &places, &fields))
+	if (!PyArg_ParseTuple(args, "y*y*y*O!", &data, &places, &fields, &PyTuple_Type, &outs))
 		return NULL;
 	count = fields.len / 8;
 	rows = places.len / 8;
-	if (count > MOST_FIELDS) {
-		PyErr_SetString(PyExc_ValueError, "too many fields");
+	if (count > MOST_FIELDS || PyTuple_Size(outs) != count) {
+		PyErr_SetString(PyExc_ValueError, "every field needs a column, and there may be 1,024");
 		goto release;
 	}
 	for (i = 0; i < count; i++) {
@@ -352,41 +380,28 @@ static PyObject *gather(PyObject *self, PyObject *args)
 			goto release;
 		}
 	}
-	lists = PyList_New(count);
-	for (i = 0; lists && i < count; i++) {
-		PyObject *column = PyBytes_FromStringAndSize(NULL, rows * width[i]);
-
-		if (!column || PyList_SetItem(lists, i, column) < 0)
-			Py_CLEAR(lists);
-		else
-			to[i] = PyBytes_AsString(column);
-	}
-	for (row = 0; lists && row < rows; row++) {
-		int64_t at = ((const int64_t *)places.buf)[row];
-
-		for (i = 0; i < count; i++) {
-			const char *from = (const char *)data.buf + at + offset[i];
-
-			if (at < 0 || at > data.len ||
-			    data.len - at < (int64_t)offset[i] + width[i]) {
-				PyErr_SetString(PyExc_IndexError, "a field lies outside the data");
-				Py_CLEAR(lists);
-				break;
-			}
-			/* Fixed sizes become single moves. */
-			if (width[i] == 8)
-				memcpy(to[i] + row * 8, from, 8);
-			else if (width[i] == 4)
-				memcpy(to[i] + row * 4, from, 4);
-			else
-				memcpy(to[i] + row * width[i], from, width[i]);
+	for (; taken < count; taken++) {
+		if (PyObject_GetBuffer(PyTuple_GetItem(outs, taken), &columns[taken],
+				       PyBUF_WRITABLE) < 0)
+			goto release;
+		to[taken] = columns[taken].buf;
+		if (columns[taken].len != rows * width[taken]) {
+			PyBuffer_Release(&columns[taken]);
+			PyErr_SetString(PyExc_ValueError, "a column has not the room for its field");
+			goto release;
 		}
 	}
+	if (gather_rows(&data, places.buf, rows, offset, width, to, count) < 0)
+		PyErr_SetString(PyExc_IndexError, "a field lies outside the data");
+	else
+		result = Py_NewRef(Py_None);
 release:
+	while (taken--)
+		PyBuffer_Release(&columns[taken]);
 	PyBuffer_Release(&data);
 	PyBuffer_Release(&places);
 	PyBuffer_Release(&fields);
-	return lists;
+	return result;
 }
 
 static int plain(const char *text, int64_t size)

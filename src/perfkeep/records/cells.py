@@ -18,7 +18,6 @@ from perfkeep.records import tracepoint
 Ints = NDArray[Any]
 
 _TWO = struct.Struct("=ii")
-_WORD = ((0, "u8"),)
 
 
 @dataclass(slots=True)
@@ -48,15 +47,20 @@ class View:
     def gather(self, at: Ints, wanted: Sequence[tuple[int, str]]) -> list[Ints]:
         """Of each place integers at these offsets, of these numpy types; all lie in the data."""
         fields = b"".join(_TWO.pack(offset, int(type[1])) for offset, type in wanted)
-        found = records.gather(self.data, q(at), fields)
-        return [np.frombuffer(one, type) for one, (_, type) in zip(found, wanted, strict=True)]
+        # numpy's memory: of large arrays in large pages, which the kernel hands out faster.
+        columns = tuple(np.empty(len(at), type) for _, type in wanted)
+        records.gather(self.data, _q(at), fields, columns)
+        return list(columns)
 
-    def join(self, at: Ints, lengths: Ints) -> bytes:
-        return records.join(self.data, q(at), q(lengths))
+    def join(self, at: Ints, lengths: Ints, type: str = "u1") -> Ints:
+        """What lies at these places, one behind the other, as numbers of this numpy type."""
+        out = np.empty(int(lengths.sum()) // int(type[1]), type)
+        records.join(self.data, _q(at), _q(lengths), out)
+        return out
 
 
-def q(numbers: Ints) -> bytes:
-    return np.ascontiguousarray(numbers, "i8").tobytes()
+def _q(numbers: Ints) -> Ints:
+    return np.ascontiguousarray(numbers, "i8")
 
 
 def behind(lengths: Ints) -> Ints:
@@ -77,46 +81,57 @@ class Cursor:
         self.end = offsets + view.gather(offsets, [(6, "u2")])[0].astype("i8")
         self.at = offsets + HEADER_SIZE
         self.fits = np.ones(len(offsets), bool)
+        #: Whether every row does, which is all but always so.
+        self.all = True
 
     def need(self, length: Ints | int) -> None:
         """So many bytes must be left."""
-        self.fits &= (length >= np.int64(0)) & (self.at + length <= self.end)
+        self.only((length >= np.int64(0)) & (self.at + length <= self.end))
+
+    def only(self, fits: Ints) -> None:
+        """Those for which this does not hold do not fit."""
+        if not fits.all():
+            self.all = False
+            self.fits &= fits
 
     def skip(self, length: Ints | int) -> None:
-        self.at = np.where(self.fits, self.at + length, self.start)
+        further = self.at + length
+        self.at = further if self.all else np.where(self.fits, further, self.start)
 
-    def word(self) -> Ints:
-        self.need(8)
-        (found,) = self.view.gather(np.where(self.fits, self.at, self.start), _WORD)
-        self.skip(8)
+    def word(self, type: str = "u8") -> Ints:
+        """The next one; with another type the beginning of it, and it is not skipped."""
+        self.need(int(type[1]))
+        at = self.at if self.all else np.where(self.fits, self.at, self.start)
+        (found,) = self.view.gather(at, ((0, type),))
+        if type == "u8":
+            self.skip(8)
         return found
 
     def count(self, width: int = 8) -> Ints:
         """A word that says how many of something of this width follow."""
         found = self.word()
-        most = (self.end - self.at) // width
-        self.fits &= found <= most.astype("u8")
-        return np.where(self.fits, found, 0).astype("i8")
+        self.only(found <= ((self.end - self.at) // width).astype("u8"))
+        return found.view("i8") if self.all else np.where(self.fits, found, 0).astype("i8")
 
     def list(self, name: str, counts: Ints, stride: int = 8) -> Column:
         """So many words each; gives the column and skips them."""
         self.need(counts * stride)
-        counts = np.where(self.fits, counts, 0)
-        flat = np.frombuffer(self.view.join(self.at, counts * stride), "u8")
+        counts = counts if self.all else np.where(self.fits, counts, 0)
+        flat = self.view.join(self.at, counts * stride, "u8")
         self.skip(counts * stride)
         return Column(name, "ints", flat, behind(counts * (stride // 8)))
 
     def blob(self, name: str, lengths: Ints) -> Column:
         self.need(lengths)
-        lengths = np.where(self.fits, lengths, 0)
-        flat = np.frombuffer(self.view.join(self.at, lengths), "u1")
+        lengths = lengths if self.all else np.where(self.fits, lengths, 0)
+        flat = self.view.join(self.at, lengths)
         self.skip(lengths)
         return Column(name, "bytes", flat, behind(lengths))
 
 
 def text_column(name: str, data: memoryview, at: Ints, lengths: Ints) -> Column:
     """Characters up to the first NUL; what is no UTF-8 in them is U+FFFD."""
-    begins, text, odd = records.texts(data, q(at), q(lengths))
+    begins, text, odd = records.texts(data, _q(at), _q(lengths))
     if odd:
         whole = [text[one:two] for one, two in pairwise(np.frombuffer(begins, "i8").tolist())]
         for row in np.frombuffer(odd, "i8").tolist():
@@ -131,5 +146,6 @@ def codes_to_text(name: str, codes: Ints, names: Sequence[str]) -> Column:
     whole = [one.encode(errors="replace") for one in names]
     lengths = np.array([len(one) for one in whole], "i8")
     starts = behind(lengths)[:-1]
-    text = records.join(b"".join(whole), q(starts[codes]), q(lengths[codes]))
-    return Column(name, "text", np.frombuffer(text, "u1"), behind(lengths[codes]))
+    sizes = lengths[codes]
+    text = View(memoryview(b"".join(whole))).join(starts[codes], sizes)
+    return Column(name, "text", text, behind(sizes))

@@ -153,7 +153,7 @@ def _table(view: View, kind: Kind, offsets: Ints, fields: bool) -> Table:
     table = Table(kind, offsets)
     cursor = Cursor(view, offsets)
     table.columns, table.unread = _sample(cursor, kind, fields)
-    if not cursor.fits.all():
+    if not cursor.all:
         table.malformed = int((~cursor.fits).sum())
         table.offsets = offsets[cursor.fits]
         table.columns, _ = _sample(Cursor(view, table.offsets), kind, fields)
@@ -203,7 +203,7 @@ def _first(cursor: Cursor, attr: Attr) -> list[Column]:
         for name, type, inside in parts:
             names.append(name)
             wanted.append((HEADER_SIZE + 8 * number + inside, type))
-    if not cursor.fits.all():  # then these columns are made again, without those that do not
+    if not cursor.all:  # then these columns are made again, without those that do not
         wanted = wanted[:1]
     found = cursor.view.gather(cursor.start, wanted)
     cursor.skip(8 * len(present))
@@ -284,10 +284,12 @@ def _stack(cursor: Cursor) -> list[Column]:
     some = Cursor.__new__(Cursor)
     some.view, some.start, some.end = cursor.view, cursor.start[present], cursor.end[present]
     some.at, some.fits = cursor.at[present], cursor.fits[present]
+    some.all = cursor.all
     used[present] = np.minimum(some.word(), room[present].astype("u8")).astype("i8")
     cursor.at[present], cursor.fits[present] = some.at, some.fits
+    cursor.all = some.all
     used = np.where(cursor.fits, used, 0)
-    flat = np.frombuffer(cursor.view.join(np.where(cursor.fits, begin, 0), used), "u1")
+    flat = cursor.view.join(np.where(cursor.fits, begin, 0), used)
     return [Column("user_stack", "bytes", flat, behind(used))]
 
 
@@ -296,8 +298,7 @@ def _stack(cursor: Cursor) -> list[Column]:
 
 def _raw(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
     cursor.need(4)
-    (found,) = cursor.view.gather(np.where(cursor.fits, cursor.at, cursor.start), ((0, "u4"),))
-    sizes = found.astype("i8")
+    sizes = cursor.word("u4").astype("i8")
     cursor.skip(4)
     begin = cursor.at
     cursor.need(sizes)
@@ -306,12 +307,12 @@ def _raw(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
     if not parsed:
         sizes = np.where(cursor.fits, sizes, 0)
         begin = np.where(cursor.fits, begin, 0)
-        flat = np.frombuffer(cursor.view.join(begin, sizes), "u1")
+        flat = cursor.view.join(begin, sizes)
         return [Column("raw", "bytes", flat, behind(sizes))]
     if not fields:
         return []
-    cursor.fits &= sizes >= max(one.offset + one.size for one in parsed)
-    if not cursor.fits.all():  # then all is made again, without those that do not
+    cursor.only(sizes >= max(one.offset + one.size for one in parsed))
+    if not cursor.all:  # then all is made again, without those that do not
         return []
     wanted = [(one.offset, _type(one)) for one in parsed if _is_number(one)]
     numbers = dict(
@@ -361,7 +362,7 @@ def _field(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints | None
         at = np.where(room >= lengths, at, begin)
     if one.form == "text":
         return text_column(name, view.data, at, lengths)
-    flat = np.frombuffer(view.join(at, lengths), "u1")
+    flat = view.join(at, lengths)
     if one.form == "ints":
         width = one.width
         if (lengths % width).any():

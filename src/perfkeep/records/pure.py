@@ -8,13 +8,17 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from perfkeep.abi.records import Record
 
 _HEADER = struct.Struct("=IHH")
 _WORD = struct.Struct("=Q")
 _LAST_TYPE = 63
+_MOST_FIELDS = 1024
+
+#: Anything with the buffer protocol, in one piece.
+Buffer = Any
 
 
 class Walk(NamedTuple):
@@ -151,51 +155,63 @@ def split(
     return at, lost & (1 << 64) - 1, [one.tobytes() for one in found]
 
 
-def _spans(data: memoryview | bytes, places: bytes, lengths: bytes) -> Iterator[tuple[int, int]]:
-    if len(places) != len(lengths) or len(places) % 8:
+def _spans(data: Buffer, places: Buffer, lengths: Buffer) -> Iterator[tuple[int, int]]:
+    at, size = bytes(places), bytes(lengths)
+    if len(at) != len(size) or len(at) % 8:
         raise ValueError("every place needs a length")
-    pairs = list(zip(array("q", places), array("q", lengths), strict=True))
+    pairs = list(zip(array("q", at), array("q", size), strict=True))
     if any(at < 0 or length < 0 or at + length > len(data) for at, length in pairs):
         raise IndexError("a span lies outside the data")
     yield from pairs
 
 
-def join(data: memoryview | bytes, places: bytes, lengths: bytes) -> bytes:
-    """The bytes of spans, one behind the other.
+def join(data: Buffer, places: Buffer, lengths: Buffer, out: Buffer) -> None:
+    """Copy spans into `out`, one behind the other.
 
     Args:
         places, lengths: native int64 each.
+        out: writable, of just that size.
 
     Raises:
         IndexError: a span lies outside the data.
+        ValueError: the room is not theirs.
     """
-    return b"".join(data[at : at + length] for at, length in _spans(data, places, lengths))
+    found = b"".join(data[at : at + length] for at, length in _spans(data, places, lengths))
+    target = memoryview(out).cast("B")
+    if len(found) != len(target):
+        raise ValueError("the spans do not fill their room")
+    target[:] = found
 
 
-def gather(data: memoryview | bytes, places: bytes, fields: bytes) -> list[bytes]:
+def gather(data: Buffer, places: Buffer, fields: bytes, columns: tuple[Buffer, ...]) -> None:
     """Of every place the same fields, each into a column of its own.
 
     Args:
         places: native int64.
         fields: pairs of int32, the offset from a place and the width, 1 to 8 bytes.
+        columns: writable, of just the size.
 
     Raises:
-        ValueError: a width or an offset that cannot be.
+        ValueError: a width or an offset that cannot be, or a column of another size.
         IndexError: a field lies outside the data.
     """
     wanted = list(struct.iter_unpack("=ii", fields))
+    some = array("q", bytes(places))
+    if len(wanted) != len(columns) or len(wanted) > _MOST_FIELDS:
+        raise ValueError("every field needs a column, and there may be 1,024")
     if any(offset < 0 or not 1 <= width <= 8 for offset, width in wanted):
         raise ValueError("a field has 1 to 8 bytes")
-    columns = []
-    some = array("q", places)
-    for offset, width in wanted:
-        if any(at < 0 or at + offset + width > len(data) for at in some):
-            raise IndexError("a field lies outside the data")
-        columns.append(b"".join(data[at + offset : at + offset + width] for at in some))
-    return columns
+    targets = [memoryview(one).cast("B") for one in columns]
+    for target, (_, width) in zip(targets, wanted, strict=True):
+        if len(target) != width * len(some):
+            raise ValueError("a column has not the room for its field")
+    if wanted and any(at < 0 or at + o + w > len(data) for at in some for o, w in wanted):
+        raise IndexError("a field lies outside the data")
+    for target, (offset, width) in zip(targets, wanted, strict=True):
+        target[:] = b"".join(data[at + offset : at + offset + width] for at in some)
 
 
-def texts(data: memoryview | bytes, places: bytes, lengths: bytes) -> tuple[bytes, bytes, bytes]:
+def texts(data: Buffer, places: Buffer, lengths: Buffer) -> tuple[bytes, bytes, bytes]:
     """Characters: the bytes of each span up to its first NUL.
 
     Returns:

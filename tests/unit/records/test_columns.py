@@ -127,31 +127,60 @@ def outcome(function: Any, *arguments: Any) -> Any:
         return type(error)
 
 
+@given(data=st.binary(max_size=60), spans=SPANS, room=st.integers(-1, 1))
+def test_both_join_alike_and_nothing_outside(
+    data: bytes, spans: list[tuple[int, int]], room: int
+) -> None:
+    places = array("q", [at for at, _ in spans])
+    lengths = array("q", [length for _, length in spans])
+    fits = all(at >= 0 and n >= 0 and at + n <= len(data) for at, n in spans)
+    size = max(0, sum(lengths) + room) if fits else 8
+
+    def joined(core: Any) -> bytes:
+        out = bytearray(size)
+        core.join(data, places, lengths, out)
+        return bytes(out)
+
+    theirs = outcome(joined, pure)
+    assert outcome(joined, native()) == theirs
+    if not fits:
+        assert theirs is IndexError
+    elif size != sum(lengths):
+        assert theirs is ValueError
+    else:
+        assert theirs == b"".join(data[at : at + n] for at, n in spans)
+
+
 @given(data=st.binary(max_size=60), spans=SPANS)
-def test_both_join_and_read_text_alike_and_nothing_outside(
+def test_both_read_text_alike_and_nothing_outside(
     data: bytes, spans: list[tuple[int, int]]
 ) -> None:
-    places = array("q", [at for at, _ in spans]).tobytes()
-    lengths = array("q", [length for _, length in spans]).tobytes()
-    for name in ("join", "texts"):
-        theirs = outcome(getattr(pure, name), data, places, lengths)
-        assert outcome(getattr(native(), name), data, places, lengths) == theirs
-        fits = all(at >= 0 and n >= 0 and at + n <= len(data) for at, n in spans)
-        assert (theirs is IndexError) == (not fits)
+    places = array("q", [at for at, _ in spans])
+    lengths = array("q", [length for _, length in spans])
+    theirs = outcome(pure.texts, data, places, lengths)
+    assert outcome(native().texts, data, places, lengths) == theirs
+    fits = all(at >= 0 and n >= 0 and at + n <= len(data) for at, n in spans)
+    assert (theirs is IndexError) == (not fits)
 
 
 @given(
     data=st.binary(max_size=60),
     places=st.lists(st.integers(-5, 60), max_size=8),
     fields=st.lists(st.tuples(st.integers(-2, 60), st.integers(0, 10)), max_size=4),
+    room=st.sampled_from([0, 0, 0, 1]),
 )
 def test_both_gather_alike_and_nothing_outside(
-    data: bytes, places: list[int], fields: list[tuple[int, int]]
+    data: bytes, places: list[int], fields: list[tuple[int, int]], room: int
 ) -> None:
     wanted = b"".join(struct.pack("=ii", *one) for one in fields)
-    arguments = (data, array("q", places).tobytes(), wanted)
-    theirs = outcome(pure.gather, *arguments)
-    assert outcome(native().gather, *arguments) == theirs
+
+    def gathered(core: Any) -> list[bytes]:
+        columns = tuple(bytearray(width * len(places) + room) for _, width in fields)
+        core.gather(data, array("q", places), wanted, columns)
+        return [bytes(one) for one in columns]
+
+    theirs = outcome(gathered, pure)
+    assert outcome(gathered, native()) == theirs
     if theirs not in (IndexError, ValueError):
         assert theirs == [
             b"".join(data[at + offset : at + offset + width] for at in places)

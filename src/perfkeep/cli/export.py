@@ -1,0 +1,114 @@
+"""`perfkeep export`: what a snapshot or a recording holds, for another program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, BinaryIO
+
+from perfkeep.cli.common import say
+from perfkeep.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE|NAME", help="a perf.data file, or a recording")
+    parser.add_argument("--to", required=True, choices=sorted(FORMS), help="what to make of it")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="the file to write; - is stdout"
+    )
+    parser.add_argument(
+        "-e", "--event", metavar="EVENT", help="of this event, as it is called or its table is"
+    )
+    parser.add_argument(
+        "--no-clobber", action="store_true", help="leave a file that exists as it is"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from perfkeep.client.aside import AsideFile
+    from perfkeep.client.look import look
+
+    if options.output == "-" and sys.stdout.isatty() and options.to in _BINARY:
+        raise UsageError(f"{options.to} is not for a terminal; name a file with -o")
+    data = look(options.source)
+    for text in data.complaints():
+        say(text)
+    with ExitStack() as stack:
+        out: BinaryIO = sys.stdout.buffer
+        if options.output != "-":
+            out = stack.enter_context(AsideFile(options.output, not options.no_clobber))
+        FORMS[options.to](data, options.event, out)
+    return 0
+
+
+def _named(data: Data, event: str | None) -> tuple[str, list[tuple[list[tuple[str, str]], int]]]:
+    """The event's name, and its stacks with the thread as the outermost frame."""
+    from perfkeep.analysis.stacks import default_event, stacks
+
+    found = stacks(data, event or default_event(data))
+    return found.event, [
+        ([(str(key[0]), ""), *(found.functions[one] for one in chain)], count)
+        for (key, chain), count in found.counts.most_common()
+    ]
+
+
+def _folded(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.formats.folded import folded
+
+    _, some = _named(data, event)
+    for line in folded(([name for name, _ in frames], count) for frames, count in some):
+        out.write(line.encode(errors="replace"))
+
+
+def _speedscope(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.formats.speedscope import speedscope
+
+    name, some = _named(data, event)
+    out.write(json.dumps(speedscope(name, some), separators=(",", ":")).encode())
+
+
+def _table(data: Data, event: str | None) -> str:
+    """The one table that a file of rows can hold.
+
+    Raises:
+        UsageError: there are several, and none was named.
+    """
+    if event is not None:
+        table = data.table(event)
+        return next(name for name, one in data.tables.items() if one is table)
+    some = [name for name, table in data.tables.items() if len(table)]
+    if len(some) > 1:
+        raise UsageError(f"say which table with -e; there are {', '.join(some)}")
+    return some[0] if some else next(iter(data.tables))
+
+
+def _copy(form: str) -> Callable[[Data, str | None, BinaryIO], None]:
+    def write(data: Data, event: str | None, out: BinaryIO) -> None:
+        from perfkeep.analysis.sql import copy
+
+        copy(data.connection, _table(data, event), form, out)
+
+    return write
+
+
+def _arrow(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.formats.arrow import ArrowTable, write_stream
+
+    write_stream(ArrowTable(data.table(_table(data, event)).columns), out)
+
+
+#: What `--to` takes.
+FORMS: dict[str, Callable[[Data, str | None, BinaryIO], None]] = {
+    "arrow": _arrow,
+    "csv": _copy("csv"),
+    "folded": _folded,
+    "parquet": _copy("parquet"),
+    "speedscope": _speedscope,
+}
+_BINARY = ("arrow", "parquet")

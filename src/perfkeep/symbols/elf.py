@@ -1,0 +1,141 @@
+"""Symbols of an ELF file: its functions, and where in the file they lie. Needs numpy.
+
+pyelftools finds the sections; the symbols themselves are read as columns, as going through them one
+by one takes half a second for a large library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+from elftools.elf.elffile import ELFFile
+from numpy.typing import NDArray
+
+from perfkeep.errors import DataError
+from perfkeep.symbols.table import SymbolTable
+
+Ints = NDArray[Any]
+
+_SYMBOL_64 = np.dtype(
+    [("name", "u4"), ("info", "u1"), ("other", "u1"), ("section", "u2"), ("value", "u8"),
+     ("size", "u8")]
+)  # fmt: skip
+_SYMBOL_32 = np.dtype(
+    [("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"),
+     ("section", "u2")]
+)  # fmt: skip
+# STT_FUNC, STT_GNU_IFUNC; STT_NOTYPE is what assembler code often has.
+_CODE = (2, 10)
+_NO_TYPE = 0
+_MOST_PARTS = 1 << 16
+#: Where distributions put debug files.
+DEBUG = "/usr/lib/debug"
+
+
+class Image:
+    """One ELF file.
+
+    Attributes:
+        symbols: by the file's own addresses.
+    """
+
+    def __init__(self, file: BinaryIO, debug: BinaryIO | None = None) -> None:
+        """
+        Args:
+            debug: the file that its symbols were moved to.
+
+        Raises:
+            DataError: no ELF file, or a broken one.
+        """
+        try:
+            elf = _checked(file)
+            self._segments = [
+                (part["p_offset"], part["p_filesz"], part["p_vaddr"])
+                for part in elf.iter_segments()
+                if part["p_type"] == "PT_LOAD"
+            ]
+            more = _tables(_checked(debug)) if debug else ()
+            self.symbols = _symbols([*_tables(elf), *more])
+        except Exception as error:  # of a damaged file pyelftools raises whatever comes up
+            raise DataError(f"this is no ELF file that can be read: {error}", 0) from error
+
+    def addresses(self, offsets: Ints) -> Ints:
+        """The file's own addresses of what lies at these offsets in it."""
+        found = offsets.astype("u8").copy()
+        for offset, size, address in self._segments:
+            inside = (offsets >= offset) & (offsets < offset + size)
+            found[inside] = offsets[inside].astype("u8") + np.uint64((address - offset) % 2**64)
+        return found
+
+
+def _checked(file: BinaryIO) -> ELFFile:
+    """With no more parts than a file can have that was not made to keep its reader busy."""
+    elf = ELFFile(file)
+    if max(elf.num_sections(), elf.num_segments()) > _MOST_PARTS:
+        raise ValueError("too many sections")
+    return elf
+
+
+def _tables(elf: ELFFile) -> Iterator[tuple[Ints, bytes]]:
+    """Each symbol table and its names."""
+    kind = _SYMBOL_64 if elf.elfclass == 64 else _SYMBOL_32
+    kind = kind if elf.little_endian else kind.newbyteorder(">")
+    for name in (".symtab", ".dynsym"):
+        section = elf.get_section_by_name(name)
+        if section is None or section["sh_type"] == "SHT_NOBITS":
+            continue
+        data = section.data()
+        names = elf.get_section(section["sh_link"])
+        if names is not None:
+            yield (
+                np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind),
+                names.data(),
+            )
+
+
+def _symbols(tables: list[tuple[Ints, bytes]]) -> SymbolTable:
+    starts, sizes, places, names = [], [], [], b""
+    for table, text in tables:
+        type = table["info"] & 0xF
+        wanted = np.isin(type, _CODE) | ((type == _NO_TYPE) & (table["size"] > 0))
+        # Defined here, and its name within the names.
+        wanted &= (table["section"] != 0) & (table["value"] != 0) & (table["name"] < len(text))
+        some = table[wanted]
+        starts.append(some["value"].astype("u8"))
+        sizes.append(some["size"].astype("u8"))
+        places.append(some["name"].astype("i8") + len(names))
+        names += text + b"\0"
+    if not starts:
+        return SymbolTable(np.empty(0, "u8"), np.empty(0, "u8"), b"", np.empty(0, "i8"))
+    return SymbolTable(np.concatenate(starts), np.concatenate(sizes), names, np.concatenate(places))
+
+
+def debug_file(build_id: str) -> str:
+    """Where the debug file of a build id would lie."""
+    return f"{DEBUG}/.build-id/{build_id[:2]}/{build_id[2:]}.debug"
+
+
+def image(path: str, build_id: str = "") -> Image:
+    """
+    Args:
+        build_id: in hex; "": whatever lies there is taken.
+
+    Raises:
+        DataError: no ELF file, a broken one, or another build than the one that is meant.
+        OSError: it cannot be read.
+    """
+    from perfkeep.symbols.build_id import of_file
+
+    if build_id:
+        there = of_file(os.fsencode(path))
+        if there is not None and there.hex() != build_id:
+            raise DataError(f"{path} is another build than the one that ran", 0)
+    debug = debug_file(build_id) if build_id else ""
+    with open(path, "rb") as file:
+        if debug and os.path.exists(debug):
+            with open(debug, "rb") as more:
+                return Image(file, more)
+        return Image(file)

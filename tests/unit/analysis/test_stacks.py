@@ -1,0 +1,132 @@
+"""perfkeep.analysis.stacks and symbolize: what was running, by function."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+pytest.importorskip("duckdb")
+
+from perfkeep.abi.perf_event import Sample
+from perfkeep.abi.records import Record
+from perfkeep.analysis.data import Data
+from perfkeep.analysis.stacks import default_event, shares, stacks
+from perfkeep.analysis.symbolize import Mappings
+from perfkeep.errors import UsageError
+from perfkeep.formats.folded import folded
+from perfkeep.formats.perf_data.event import EventDesc
+from perfkeep.formats.perf_data.reader import PerfData
+from perfkeep.formats.speedscope import speedscope
+from perfkeep.testing.assembler import PLAIN, Assembler
+
+KERNEL_MARK, USER_MARK = 2**64 - 128, 2**64 - 512
+TEXT = 0xFFFFFFFF81000000
+KALLSYMS = f"{TEXT:x} T _text\n{TEXT + 0x100:x} t inner\n{TEXT + 0x200:x} t outer\n".encode()
+EVENT = Assembler(sample_type=PLAIN | Sample.IP | Sample.CALLCHAIN)
+
+
+def mmap(pid: int, start: int, length: int, path: str, offset: int = 0) -> bytes:
+    body = struct.pack("=IIQQQIIQQII", pid, pid, start, length, offset, 0, 0, 0, 0, 5, 2)
+    return EVENT.other(Record.MMAP2, body + path.encode() + b"\0", 0)
+
+
+def kernel(text: int = TEXT) -> bytes:
+    body = struct.pack("=IIQQQ", 0xFFFFFFFF, 0, text, 1 << 30, text)
+    return EVENT.other(Record.MMAP, body + b"[kernel.kallsyms]_text\0", 0)
+
+
+def sample(pid: int, *chain: int) -> bytes:
+    return EVENT.sample(1, pid=pid, tid=pid, ip=chain[0], callchain=chain)
+
+
+def data_of(records: Sequence[bytes], kallsyms: bytes = KALLSYMS) -> Data:
+    desc = EventDesc("cpu-clock", EVENT.attr, {0: [7]}, None)
+    return Data(PerfData([desc], memoryview(b"".join(records)), 0, {}), kallsyms)
+
+
+def chains(data: Data) -> dict[tuple[str, ...], int]:
+    found = stacks(data, "cpu-clock")
+    return {
+        (str(key[0]), *(found.functions[one].name for one in chain)): count
+        for (key, chain), count in found.counts.items()
+    }
+
+
+def test_stacks_are_named_from_the_outermost_frame_to_the_innermost() -> None:
+    data = data_of(
+        [kernel(), EVENT.comm(5, 5, b"sh"), mmap(5, 0x1000, 0x1000, "/nowhere/lib.so", 0x40)]
+        + [sample(5, KERNEL_MARK, TEXT + 0x110, TEXT + 0x208, USER_MARK, 0x1010, 0x9999)] * 3
+    )
+    assert chains(data) == {("sh", "0x9999", "lib.so+0x50", "outer", "inner"): 3}
+
+
+def test_symbols_of_a_kernel_that_lies_elsewhere_are_not_used() -> None:
+    data = data_of([kernel(TEXT + 0x1000000), sample(5, KERNEL_MARK, TEXT + 0x110)])
+    assert chains(data) == {(":5", f"{TEXT + 0x110:#x}"): 1}
+
+
+def test_the_same_address_of_two_processes_is_two_things() -> None:
+    data = data_of(
+        [mmap(5, 0x1000, 0x1000, "/nowhere/a"), mmap(6, 0x1000, 0x1000, "/nowhere/b")]
+        + [sample(pid, USER_MARK, 0x1010) for pid in (5, 6, 7)]
+    )
+    assert set(chains(data)) == {(":5", "a+0x10"), (":6", "b+0x10"), (":7", "0x1010")}
+
+
+def test_a_child_has_what_its_parent_had_and_a_later_mapping_counts() -> None:
+    fork = EVENT.other(Record.FORK, struct.pack("=IIIIQ", 6, 5, 6, 5, 1), 1)
+    mappings = Mappings(
+        (struct.unpack_from("=I", one)[0], memoryview(one))
+        for one in (
+            mmap(5, 0x1000, 0x1000, "/old"), mmap(5, 0x3000, 0x1000, "/other"), fork,
+            mmap(5, 0x1800, 0x1000, "/new"),
+        )
+    )  # fmt: skip
+    assert [one.path for one in mappings.of(6)] == ["/new", "/other"]
+    assert mappings.of(99) == []
+
+
+def test_shares_count_what_was_taken_in_a_function_and_in_what_it_called() -> None:
+    data = data_of(
+        [kernel(), EVENT.comm(5, 5, b"sh")]
+        + [sample(5, KERNEL_MARK, TEXT + 0x110, TEXT + 0x208)] * 3
+        + [sample(5, KERNEL_MARK, TEXT + 0x208, TEXT + 0x208)]
+    )
+    rows = shares(stacks(data, "cpu_clock"), ["sym"])
+    assert [(row.values, row.self, row.total) for row in rows] == [
+        ({"comm": "sh", "sym": "inner"}, 3, 3),
+        ({"comm": "sh", "sym": "outer"}, 1, 4),
+    ]
+    (row,) = shares(stacks(data, "cpu_clock", ["pid"]), [], ["pid"])
+    assert (row.values, row.self, row.total) == ({"pid": 5}, 4, 4)
+
+
+def test_an_event_that_says_nothing_of_places_is_told() -> None:
+    event = Assembler(sample_type=PLAIN)
+    desc = EventDesc("faults", event.attr, {0: [7]}, None)
+    data = Data(PerfData([desc], memoryview(event.sample(1)), 0, {}))
+    with pytest.raises(UsageError, match="does not record where"):
+        stacks(data, "faults")
+    with pytest.raises(UsageError, match="no event of this file"):
+        default_event(data)
+
+
+def test_the_clock_is_asked_first() -> None:
+    assert default_event(data_of([sample(5, USER_MARK, 1)])) == "cpu_clock"
+
+
+def test_folded_stacks_are_lines_that_nothing_in_a_name_can_break() -> None:
+    lines = folded([(["sh", "a;b", "c\nd"], 2), (["sh", "a_b", "c_d"], 1), (["", "x"], 1)])
+    assert list(lines) == ["_;x 1\n", "sh;a_b;c_d 3\n"]
+
+
+def test_speedscope_has_each_frame_once_and_all_weights() -> None:
+    made = speedscope("x", [([("a", ""), ("b", "f")], 2), ([("a", "")], 3)])
+    assert made["shared"]["frames"] == [{"name": "a"}, {"name": "b", "file": "f"}]
+    (profile,) = made["profiles"]
+    assert profile["samples"] == [[0, 1], [0]] and profile["weights"] == [2, 3]
+    assert profile["endValue"] == 5
+    assert json.loads(json.dumps(made)) == made

@@ -1,0 +1,117 @@
+"""`perfkeep export` and `report --by`: what others make of what was recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("duckdb")
+
+import nanoarrow.ipc
+
+from perfkeep.abi.perf_event import Sample
+from perfkeep.cli.main import main
+from perfkeep.formats.perf_data import EventDesc, RingCopy, Window, read, write_snapshot
+from perfkeep.kernel.procfs import Host
+from perfkeep.testing.assembler import PLAIN, Assembler, Ring
+
+HOST = Host("here", "6.18.0", "x86_64", 2, 4, "a CPU", "X,1", 1024, 0, b"", [], 5, 6, [])
+MARK = 2**64 - 512
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Three samples of cpu-clock with call chains."""
+    event, ring = Assembler(sample_type=PLAIN | Sample.IP | Sample.CALLCHAIN), Ring(4096)
+    for time, chain in ((10, (1, 2)), (20, (1, 2)), (30, (3,))):
+        ring.write(event.sample(time, ip=chain[0], callchain=(MARK, *chain)))
+    data = ring.linear()
+    copy = RingCopy(0, memoryview(data), ring.data_head, ring.data_head, "backward", 4096, 64)
+    path = tmp_path / "x.data"
+    with open(path, "wb") as out:
+        desc = EventDesc("cpu-clock", event.attr, {0: [7]}, None)
+        write_snapshot(out, [desc], [copy], HOST, Window(), [])
+    assert len(list(read(str(path)).records())) >= 3
+    return str(path)
+
+
+def exported(file: str, tmp_path: Path, form: str) -> Path:
+    out = tmp_path / f"out.{form}"
+    assert main(["export", file, "--to", form, "-o", str(out)]) == 0
+    return out
+
+
+def test_folded_stacks_go_to_a_file_or_to_stdout(
+    file: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    expected = ":1;0x2;0x1 2\n:1;0x3 1\n"
+    assert exported(file, tmp_path, "folded").read_text() == expected
+    assert main(["export", file, "--to", "folded", "-o", "-"]) == 0
+    assert capfdbinary.readouterr().out.decode() == expected
+
+
+def test_speedscope_is_a_document_with_every_sample(file: str, tmp_path: Path) -> None:
+    made = json.loads(exported(file, tmp_path, "speedscope").read_text())
+    assert sorted(made["profiles"][0]["weights"]) == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_rows_are_read_back_by_duckdb(file: str, tmp_path: Path, form: str) -> None:
+    import duckdb
+
+    out = exported(file, tmp_path, form)
+    with duckdb.connect(":memory:") as database:
+        rows = database.sql(f"SELECT time, cpu FROM read_{form}('{out}') ORDER BY 1").fetchall()
+    assert [time for time, _ in rows] == [10, 20, 30]
+
+
+def test_an_arrow_stream_is_read_back_by_arrow(file: str, tmp_path: Path) -> None:
+    import nanoarrow as na
+
+    with open(exported(file, tmp_path, "arrow"), "rb") as out:
+        stream = nanoarrow.ipc.InputStream.from_readable(out)
+        rows = na.ArrayStream(stream).read_all().to_pylist()
+    assert sorted(row["time"] for row in rows) == [10, 20, 30]
+    assert {tuple(row["callchain"]) for row in rows} == {(MARK, 1, 2), (MARK, 3)}
+
+
+def test_a_file_that_exists_can_be_left_alone(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = exported(file, tmp_path, "folded")
+    out.write_text("mine")
+    assert main(["export", file, "--to", "folded", "-o", str(out), "--no-clobber"]) == 1
+    assert out.read_text() == "mine" and "exists" in capsys.readouterr().err
+
+
+def test_report_by_function_counts_itself_and_what_it_called(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", file, "--by", "comm,sym", "-n", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "3 samples of cpu-clock",
+        " SELF  TOTAL  SAMPLES  COMM  SYM",
+        "66.7%  66.7%        2  :1    0x1",
+        "33.3%  33.3%        1  :1    0x3",
+        "and 1 more lines; -n 3 shows them",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--by", "colour"], "is not some of comm"),
+        (["--by", "sym", "-e", "nope"], "there is no table 'nope'"),
+        (["-e", "cpu-clock"], "goes with --by"),
+    ],
+)
+def test_a_report_that_makes_no_sense_is_told(
+    file: str, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    try:
+        code = main(["report", file, *arguments])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    assert code == 2 and says in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""perfkeep.symbols.table and elf: from addresses to names."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numpy")
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkeep.errors import DataError
+from perfkeep.symbols.build_id import of_file
+from perfkeep.symbols.elf import image
+from perfkeep.symbols.table import SymbolTable, from_kallsyms
+
+KALLSYMS = b"""ffffffff81000000 T _text
+ffffffff81000000 T _stext
+ffffffff81000100 t do_one
+ffffffff81000200 D some_data
+ffffffff81000300 W weak_one
+ffffffffc0000000 t of_module\t[nf_nat]
+garbage line here
+"""
+
+
+def table(*symbols: tuple[int, int, str]) -> SymbolTable:
+    names, places = b"", []
+    for _, _, name in symbols:
+        places.append(len(names))
+        names += name.encode() + b"\0"
+    starts, sizes = (np.array([one[at] for one in symbols], "u8") for at in (0, 1))
+    return SymbolTable(starts, sizes, names, np.array(places, "i8"))
+
+
+def test_an_address_belongs_to_the_symbol_that_covers_it() -> None:
+    some = table((30, 5, "b"), (10, 10, "a"), (40, 0, "open"))
+    found = some.names_of(np.array([9, 10, 19, 20, 30, 34, 35, 40, 10**9], "u8"))
+    assert found == [None, "a", "a", None, "b", "b", None, "open", "open"]
+
+
+def test_of_several_at_one_place_the_longest_counts() -> None:
+    some = table((10, 2, "short"), (10, 8, "long"), (10, 0, "mark"))
+    assert some.names_of(np.array([10, 17], "u8")) == ["long", "long"]
+
+
+def test_without_symbols_nothing_has_a_name() -> None:
+    assert table().names_of(np.array([1, 2], "u8")) == [None, None]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 20)), max_size=10),
+    st.lists(st.integers(0, 250), max_size=10),
+)
+def test_no_symbol_is_named_that_does_not_reach_so_far(
+    symbols: list[tuple[int, int]], addresses: list[int]
+) -> None:
+    some = table(*((start, size, f"{start}:{size}") for start, size in symbols))
+    for address, name in zip(addresses, some.names_of(np.array(addresses, "u8")), strict=True):
+        if name is not None:
+            start, size = map(int, name.split(":"))
+            assert start <= address and (not size or address < start + size)
+
+
+def test_kallsyms_gives_code_and_nothing_when_its_addresses_are_hidden() -> None:
+    some = from_kallsyms(KALLSYMS)
+    wanted = [0xFFFFFFFF81000150, 0xFFFFFFFF81000350, 0xFFFFFFFFC0000010]
+    assert some.names_of(np.array(wanted, "u8")) == ["do_one", "weak_one", "of_module"]
+    hidden = re.sub(rb"^[0-9a-f]{16}", b"0" * 16, KALLSYMS, flags=re.M)
+    assert len(from_kallsyms(hidden)) == 0
+
+
+def test_a_function_of_the_c_library_is_found_by_its_place_in_the_file() -> None:
+    address = ctypes.cast(ctypes.CDLL(None).getpriority, ctypes.c_void_p).value
+    assert address is not None
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        found = re.match(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +(/.*)", line)
+        if found and int(found[1], 16) <= address < int(found[2], 16):
+            break
+    else:
+        pytest.fail("the C library is not mapped")
+    offset = address - int(found[1], 16) + int(found[3], 16)
+    build = of_file(found[4].encode())
+    one = image(found[4], build.hex() if build else "")
+    (name,) = one.symbols.names_of(one.addresses(np.array([offset], "u8")))
+    assert name is not None and name.endswith("getpriority")
+    with pytest.raises(DataError, match="another build"):
+        image(found[4], "ab" * 20)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"x" * 200])
+def test_what_is_no_elf_file_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(DataError):
+        image(str(tmp_path / "x"))
+
+
+@given(st.data())
+def test_a_damaged_elf_file_is_told_or_read(data: st.DataObject) -> None:
+    import tempfile
+
+    with open("/bin/true", "rb") as file:
+        whole = bytearray(file.read(1 << 16))
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, min(len(whole), 4096) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(whole)
+        file.flush()
+        with suppress(DataError):
+            assert image(file.name).symbols is not None
