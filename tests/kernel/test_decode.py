@@ -161,3 +161,22 @@ def test_functions_are_called_as_perf_calls_them(recorded: Path, tmp_path: Path)
         assert name
     assert compared > 1000
     assert wrong <= compared // 50, f"{wrong} of {compared}"
+
+
+@pytest.mark.parametrize("options", [["-z"], ["-o", "-"], ["-z", "-o", "-"]], ids=" ".join)
+def test_what_perf_compressed_or_wrote_to_a_pipe_is_read_the_same(
+    tracefs_mounted: Path, tmp_path: Path, options: list[str]
+) -> None:
+    path = tmp_path / "perf.data"
+    command = ["perf", "record", "-q", "-a", "-g", "-e", "sched:sched_switch", "-e", "cpu-clock"]
+    if "-" in options:
+        with open(path, "wb") as out:
+            done = subprocess.run([*command, *options, "--", "sleep", "0.5"], stdout=out)
+    else:
+        work = ["-o", str(path), "--", "ls", "-lR", "/etc"]
+        done = subprocess.run([*command, *options, *work], stdout=subprocess.DEVNULL)
+    if done.returncode and "-z" in options:
+        pytest.skip("this perf was built without zstd")
+    data = read(str(path))
+    assert (data.malformed, data.unknown, data.unread_bytes) == (0, 0, 0)
+    assert compare(data, as_perf_says(path, tmp_path)) > 100

@@ -36,6 +36,20 @@ class Record(enum.IntEnum):
 USER_TYPE_START = 64
 FINISHED_ROUND = 68
 
+
+class UserRecord(enum.IntEnum):
+    """enum perf_user_event_type, those with something in them that a reader needs."""
+
+    HEADER_ATTR = 64
+    HEADER_TRACING_DATA = 66
+    FINISHED_ROUND = 68
+    AUXTRACE = 71
+    EVENT_UPDATE = 78
+    HEADER_FEATURE = 80
+    COMPRESSED = 81
+    COMPRESSED2 = 83
+
+
 #: struct perf_event_header: u32 type, u16 misc, u16 size
 HEADER_SIZE = 8
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perfkeep.abi.perf_data import Feature
+from perfkeep.abi.perf_event import Type
 from perfkeep.abi.records import Record
 from perfkeep.errors import UsageError
 from perfkeep.formats.perf_data.coverage import Clock
@@ -56,17 +57,17 @@ class Data:
         self.lost = self._decoded.lost
         self.unknown = self._decoded.unknown
         self.malformed = sum(one.malformed for one in self._decoded.tables)
-        self.unread_bytes = len(file.data) - self._decoded.end
+        self.unread_bytes = len(file.data) - self._decoded.end + file.unread
         self.tables = self._named(self._decoded.tables)
         for table in self.tables.values():
             self._add_context(table)
 
     def _named(self, tables: list[Table]) -> dict[str, Table]:
         """By names that SQL takes: without the system where that is unambiguous."""
-        short = Counter(_plain(one.kind.name.rpartition(":")[2]) for one in tables)
+        short = Counter(_plain(_short(one.kind)) for one in tables)
         found: dict[str, Table] = {}
         for one in tables:
-            name = _plain(one.kind.name.rpartition(":")[2])
+            name = _plain(_short(one.kind))
             if short[name] > 1:
                 name = _plain(one.kind.name)
             while name in found:
@@ -83,6 +84,8 @@ class Data:
             said.append(f"{self.unknown:,} samples are of events that the file does not know")
         if self.unread_bytes:
             said.append(f"the last {self.unread_bytes:,} bytes are no records and are left out")
+        if self.file.aux_bytes:
+            said.append(f"{self.file.aux_bytes:,} bytes of AUX data are left out")
         if self.lost:
             said.append(f"{self.lost:,} samples were lost when they were recorded")
         return said
@@ -193,6 +196,12 @@ def _text_of(kallsyms: bytes) -> set[int]:
     """Where kallsyms says that the kernel begins."""
     found = re.findall(rb"^([0-9a-f]{8,16}) [Tt] (?:_text|_stext)$", kallsyms, re.M)
     return {int(one, 16) for one in found} - {0}
+
+
+def _short(kind: Kind) -> str:
+    """Without the system; what stands behind the colon of another event are its modifiers."""
+    _, colon, name = kind.name.partition(":")
+    return name if colon and (kind.format or kind.attr.type == Type.TRACEPOINT) else kind.name
 
 
 def _plain(name: str) -> str:

@@ -303,7 +303,7 @@ def _raw(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
     begin = cursor.at
     cursor.need(sizes)
     cursor.skip(sizes)
-    parsed = tracepoint.fields(kind.format) if kind.format else []
+    parsed = tracepoint.fields(kind.format) if kind.format else ()
     if not parsed:
         sizes = np.where(cursor.fits, sizes, 0)
         begin = np.where(cursor.fits, begin, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 #: How the bytes of a field are to be read:
@@ -102,11 +103,12 @@ def _field(declared: str, offset: int, size: int, signed: bool) -> Field | None:
     return Field(name, "bytes", "here", offset, size, 1, False)
 
 
-def fields(format: str) -> list[Field]:
+@lru_cache(maxsize=4096)
+def fields(format: str) -> tuple[Field, ...]:
     """All that can be understood, in the order of the text, each name once."""
     found: dict[str, Field] = {}
     for declared, offset, size, signed in _FIELD.findall(format):
         one = _field(declared, int(offset), int(size), signed == "1")
         if one is not None and (one.place == "here" or one.size == 4):
             found.setdefault(one.name, one)
-    return list(found.values())
+    return tuple(found.values())

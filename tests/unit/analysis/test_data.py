@@ -80,6 +80,16 @@ def test_tables_are_called_as_their_events_and_with_the_system_where_two_are_ali
     ]  # fmt: skip
 
 
+def test_two_tracepoints_of_one_name_keep_their_systems() -> None:
+    attr = EVENTS["cpu-clock"].attr
+    events = [
+        EventDesc(name, attr, {0: [at]}, ("s", "n", at, ENTER) if at < 3 else None)
+        for at, name in enumerate(("a:open", "b:open", "b:close", "page-faults:u"))
+    ]
+    data = Data(PerfData(events, memoryview(b""), 0, {}))
+    assert list(data.tables) == ["a_open", "b_open", "close", "page_faults_u"]
+
+
 def test_a_thread_has_the_name_that_it_had_then() -> None:
     clock = EVENTS["cpu-clock"]
     fork = struct.pack("=IIIIQ", 9, 5, 9, 5, 30)

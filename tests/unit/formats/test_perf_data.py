@@ -174,8 +174,10 @@ def test_a_file_of_another_kind_is_refused_with_the_reason() -> None:
         reader.parse(memoryview(b"\x7fELF" + bytes(200)))
     with pytest.raises(DataError, match="other byte order"):
         reader.parse(memoryview(b"2ELIFREP" + bytes(200)))
-    with pytest.raises(DataError, match="pipe"):
-        reader.parse(memoryview(b"PERFILE2" + (16).to_bytes(8, "little") + bytes(200)))
+    with pytest.raises(DataError, match="a header of 99 bytes is not known"):
+        reader.parse(memoryview(b"PERFILE2" + (99).to_bytes(8, "little") + bytes(200)))
+    with pytest.raises(DataError, match="the header should have"):
+        reader.parse(memoryview(b"PERFILE2" + (104).to_bytes(8, "little") + bytes(4)))
 
 
 def test_read_opens_a_file_by_its_name(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def test_fields_come_in_order_and_each_name_once() -> None:
         f"\tfield:int {name};\toffset:{at};\tsize:4;\tsigned:1;\n"
         for at, name in ((0, "b"), (4, "a"), (8, "b"))
     )
-    assert fields(text) == [
+    assert fields(text) == (
         Field("b", "int", "here", 0, 4, 4, True), Field("a", "int", "here", 4, 4, 4, True),
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 @given(st.text(max_size=200))

@@ -14,9 +14,12 @@ from perfkeep.abi.perf_event import ATTR_SIZE_VER0, Attr, Type
 from perfkeep.errors import DataError
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.tracing import parse_tracing_data
+from perfkeep.formats.perf_data.unpacked import unpack
 
 _RECORD = struct.Struct("=IHH")
 _MOST_EVENTS = 1 << 16
+# struct perf_pipe_file_header: magic and size
+_PIPE_HEADER = 16
 
 
 @dataclass(slots=True)
@@ -26,12 +29,16 @@ class PerfData:
     Attributes:
         data: the data section; `records` walks it.
         data_at: its offset in the file, for messages.
+        aux_bytes: of AUX data that was left out.
+        unread: bytes at the end that are no record.
     """
 
     events: list[EventDesc]
     data: memoryview
     data_at: int
     features: dict[Feature | int, memoryview] = field(default_factory=dict)
+    aux_bytes: int = 0
+    unread: int = 0
 
     def records(self) -> Iterator[tuple[int, memoryview]]:
         """(type, bytes with the header) of each record.
@@ -162,21 +169,45 @@ def parse(file: memoryview) -> PerfData:
     Raises:
         DataError: no perf.data file, one of the other byte order, or a broken one.
     """
-    if len(file) < HEADER.size or bytes(file[:8]) not in (MAGIC, MAGIC_SWAPPED):
+    if len(file) < _PIPE_HEADER or bytes(file[:8]) not in (MAGIC, MAGIC_SWAPPED):
         raise DataError("this is no perf.data file: it does not begin with PERFILE2", 0)
     if bytes(file[:8]) == MAGIC_SWAPPED:
         raise DataError("this perf.data file was written by a machine of the other byte order", 0)
-    _, size, each, attrs_at, attrs_size, data_at, data_size, _, _, bitmap = HEADER.unpack_from(file)
-    if size == 16:
-        raise DataError("this perf.data was written to a pipe; write it with perf record -o", 8)
+    (size,) = struct.unpack_from("=Q", file, 8)
+    if size == _PIPE_HEADER:
+        return _parse_pipe(file)
     if size != HEADER.size:
         raise DataError(f"a header of {size} bytes is not known; {HEADER.size} is", 8)
+    if len(file) < HEADER.size:
+        raise DataError(f"the header should have {HEADER.size} bytes, the file has {len(file)}", 8)
+    _, size, each, attrs_at, attrs_size, data_at, data_size, _, _, bitmap = HEADER.unpack_from(file)
     events = _events(file, attrs_at, attrs_size, each)
     data = _part(file, data_at, data_size, "the data")
     features = _features(file, data_at + data_size, bitmap)
     events = _named(events, features.get(Feature.EVENT_DESC))
     events = _with_tracepoints(events, features.get(Feature.TRACING_DATA))
+    if {Feature.COMPRESSED, Feature.AUXTRACE} & features.keys():
+        found = unpack(data, data_at)
+        return PerfData(events, found.data, data_at, features, found.aux_bytes, found.unread)
     return PerfData(events, data, data_at, features)
+
+
+def _parse_pipe(file: memoryview) -> PerfData:
+    """What `perf record -o -` wrote: all that a header has comes as records."""
+    found = unpack(file[_PIPE_HEADER:], _PIPE_HEADER)
+    events = [
+        EventDesc(
+            next((found.names[id] for id in ids if id in found.names), f"event {number}"),
+            attr,
+            {-1: ids},
+            None,
+        )
+        for number, (attr, ids) in enumerate(found.attrs)
+    ]
+    features = found.features
+    events = _named(events, features.get(Feature.EVENT_DESC))
+    events = _with_tracepoints(events, features.get(Feature.TRACING_DATA))
+    return PerfData(events, found.data, 0, features, found.aux_bytes, found.unread)
 
 
 def read(path: str) -> PerfData:
