@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -50,7 +52,12 @@ class Data:
         self.file = file
         self._kallsyms = kallsyms
         kinds = [
-            Kind(one.name, one.attr, one.all_ids, one.tracepoint[3] if one.tracepoint else "")
+            Kind(
+                one.name,
+                one.attr,
+                one.all_ids,
+                one.tracepoint[3] if one.tracepoint else "",
+            )
             for one in file.events
         ]
         self._decoded: Decoded = decode(file.data, kinds)
@@ -194,7 +201,7 @@ class Data:
 
 def _text_of(kallsyms: bytes) -> set[int]:
     """Where kallsyms says that the kernel begins."""
-    found = re.findall(rb"^([0-9a-f]{8,16}) [Tt] (?:_text|_stext)$", kallsyms, re.M)
+    found = re.findall(rb"^([0-9a-f]{8,16}) [Tt] (?:_text|_stext)$", kallsyms, re.MULTILINE)
     return {int(one, 16) for one in found} - {0}
 
 
@@ -220,5 +227,13 @@ def read(path: str, kallsyms: bytes = b"") -> Data:
         DataError: it is none, or a broken one.
         OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
-        return Data(parse(memoryview(file.read())), kallsyms)
+    with open(path, "rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            return Data(parse(memoryview(file.readall())), kallsyms)
+        # numpy's memory: of large arrays in large pages, which the kernel hands out faster.
+        whole = np.empty(found.st_size, "u1").data
+        at = 0
+        while more := file.readinto(whole[at:]):
+            at += more
+    return Data(parse(whole[:at]), kallsyms)

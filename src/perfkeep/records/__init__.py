@@ -51,10 +51,12 @@ def split(
     ids: bytes,
     kinds: bytes,
     count: int,
-) -> tuple[int, int, list[bytes]]:
+) -> tuple[int, int, list[bytes], list[int]]:
     """See records.pure.split."""
     core = pure if _walker is None else _walker
-    found: tuple[int, int, list[bytes]] = core.split(data, start, end, id_at, ids, kinds, count)
+    found: tuple[int, int, list[bytes], list[int]] = core.split(
+        data, start, end, id_at, ids, kinds, count
+    )
     return found
 
 

@@ -170,7 +170,7 @@ static PyObject *first_chained(PyObject *self, PyObject *args)
 /* Offsets of records, as many as there are. */
 struct offsets {
 	int64_t *at;
-	Py_ssize_t count, room;
+	Py_ssize_t count, room, smallest;
 };
 
 static int append(struct offsets *some, int64_t at)
@@ -189,10 +189,10 @@ static int append(struct offsets *some, int64_t at)
 }
 
 /*
- * split(data, start, end, id_at, ids, kinds, count) -> (end of the chain, lost, [offsets])
+ * split(data, start, end, id_at, ids, kinds, count) -> (end of the chain, lost, [offsets], [smallest])
  *
  * The records of a file, by what wrote them: samples of kind 0 … count - 1, other records, samples
- * of an unknown id. Offsets are native int64. id_at: where in a sample its id is; < 0: every sample
+ * of an unknown id; and the size of the smallest of each. Offsets are native int64. id_at: where in a sample its id is; < 0: every sample
  * is of kind 0. ids: sorted u64 words, and kinds: for each a u32.
  */
 static PyObject *split(PyObject *self, PyObject *args)
@@ -201,7 +201,7 @@ static PyObject *split(PyObject *self, PyObject *args)
 	Py_ssize_t start, end, id_at, count, at, i;
 	uint64_t lost = 0;
 	struct offsets *found;
-	PyObject *lists = NULL, *result = NULL;
+	PyObject *lists = NULL, *sizes = NULL, *result = NULL;
 
 	(void)self;
 	if (!PyArg_ParseTuple(args, "y*nnny*y*n", &view, &start, &end, &id_at, &ids, &kinds, &count))
@@ -242,18 +242,27 @@ static PyObject *split(PyObject *self, PyObject *args)
 			PyErr_NoMemory();
 			goto done;
 		}
+		if (found[bucket].count == 1 || found[bucket].smallest > h.size)
+			found[bucket].smallest = h.size;
 		at += h.size;
 	}
 	lists = PyList_New(count + 2);
+	sizes = PyList_New(count + 2);
 	for (i = 0; lists && i < count + 2; i++) {
 		PyObject *one = PyBytes_FromStringAndSize((char *)found[i].at,
 							  found[i].count * sizeof(int64_t));
 
+		PyObject *size = PyLong_FromSsize_t(found[i].smallest);
+
 		if (!one || PyList_SetItem(lists, i, one) < 0)
 			Py_CLEAR(lists);
+		if (!sizes || !size || PyList_SetItem(sizes, i, size) < 0)
+			Py_CLEAR(sizes);
 	}
-	if (lists)
-		result = Py_BuildValue("nKN", at, (unsigned long long)lost, lists);
+	if (lists && sizes)
+		result = Py_BuildValue("nKOO", at, (unsigned long long)lost, lists, sizes);
+	Py_XDECREF(lists);
+	Py_XDECREF(sizes);
 done:
 	for (i = 0; i < count + 2; i++)
 		PyMem_Free(found[i].at);
@@ -362,6 +371,7 @@ static PyObject *gather(PyObject *self, PyObject *args)
 	char *to[MOST_FIELDS];
 	int32_t offset[MOST_FIELDS], width[MOST_FIELDS];
 	Py_ssize_t count, rows, i, taken = 0;
+	int outside;
 
 	(void)self;
 	if (!PyArg_ParseTuple(args, "y*y*y*O!", &data, &places, &fields, &PyTuple_Type, &outs))
@@ -391,7 +401,10 @@ static PyObject *gather(PyObject *self, PyObject *args)
 			goto release;
 		}
 	}
-	if (gather_rows(&data, places.buf, rows, offset, width, to, count) < 0)
+	Py_BEGIN_ALLOW_THREADS
+	outside = gather_rows(&data, places.buf, rows, offset, width, to, count);
+	Py_END_ALLOW_THREADS
+	if (outside)
 		PyErr_SetString(PyExc_IndexError, "a field lies outside the data");
 	else
 		result = Py_NewRef(Py_None);
@@ -424,7 +437,7 @@ static PyObject *texts(PyObject *self, PyObject *args)
 {
 	Py_buffer data, places, lengths;
 	PyObject *begins = NULL, *text = NULL, *result = NULL;
-	struct offsets odd = {NULL, 0, 0};
+	struct offsets odd = {NULL, 0, 0, 0};
 
 	(void)self;
 	if (!PyArg_ParseTuple(args, "y*y*y*", &data, &places, &lengths))

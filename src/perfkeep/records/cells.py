@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,8 @@ from perfkeep.records import tracepoint
 Ints = NDArray[Any]
 
 _TWO = struct.Struct("=ii")
+#: Places from which on a second thread is worth its start.
+_MANY = 1 << 15
 
 
 @dataclass(slots=True)
@@ -49,8 +52,32 @@ class View:
         fields = b"".join(_TWO.pack(offset, int(type[1])) for offset, type in wanted)
         # numpy's memory: of large arrays in large pages, which the kernel hands out faster.
         columns = tuple(np.empty(len(at), type) for _, type in wanted)
-        records.gather(self.data, _q(at), fields, columns)
+        places = _q(at)
+        if len(places) < _MANY:
+            records.gather(self.data, places, fields, columns)
+        else:
+            self._gather_in_two(places, fields, columns)
         return list(columns)
+
+    def _gather_in_two(self, places: Ints, fields: bytes, columns: tuple[Ints, ...]) -> None:
+        """In two threads: most of the time goes into waiting for memory."""
+        half, failed = len(places) // 2, list[BaseException]()
+
+        def first() -> None:
+            try:
+                parts = tuple(one[:half] for one in columns)
+                records.gather(self.data, places[:half], fields, parts)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=first)
+        thread.start()
+        try:
+            records.gather(self.data, places[half:], fields, tuple(one[half:] for one in columns))
+        finally:
+            thread.join()
+        if failed:
+            raise failed[0]
 
     def join(self, at: Ints, lengths: Ints, type: str = "u1") -> Ints:
         """What lies at these places, one behind the other, as numbers of this numpy type."""

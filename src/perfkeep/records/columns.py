@@ -32,6 +32,7 @@ _FIRST: tuple[tuple[Sample, tuple[tuple[str, str, int], ...]], ...] = (
     (Sample.CPU, (("cpu", "i4", 0),)),
     (Sample.PERIOD, (("period", "u8", 0),)),
 )
+_FIRST_BITS = sum(bit for bit, _ in _FIRST)
 # In the order in which they lie behind STACK_USER.
 _LAST = (
     (Sample.WEIGHT | Sample.WEIGHT_STRUCT, "weight"),
@@ -135,35 +136,93 @@ def decode(data: memoryview, kinds: Sequence[Kind], fields: bool = True) -> Deco
     ids = np.array([id for id, _ in pairs], "u8")
     numbers = np.array([at for _, at in pairs], "u4")
     one = place is None or (len(kinds) == 1 and not pairs)
-    end, lost, found = records.split(
+    end, lost, found, smallest = records.split(
         data, 0, len(data), -1 if one or place is None else place,
         ids.tobytes(), numbers.tobytes(), len(kinds),
     )  # fmt: skip
     offsets = [np.frombuffer(one, "i8") for one in found]
     view = View(data)
     tables = [
-        _table(view, kind, some, fields) for kind, some in zip(kinds, offsets[:-2], strict=True)
+        _table(view, kind, some, size, fields)
+        for kind, some, size in zip(kinds, offsets[:-2], smallest[:-2], strict=True)
     ]
     return Decoded(tables, offsets[-2], len(offsets[-1]), lost, end)
 
 
-def _table(view: View, kind: Kind, offsets: Ints, fields: bool) -> Table:
-    if len(offsets) and (offsets % 8).any():
+def _table(view: View, kind: Kind, offsets: Ints, smallest: int, fields: bool) -> Table:
+    if np.bitwise_or.reduce(offsets, initial=0) & 7:
         raise DataError("records that do not begin at a word", int(offsets[offsets % 8 > 0][0]))
-    table = Table(kind, offsets)
+    table = Table(kind, offsets, unread=int(kind.attr.sample_type) & ~sum(Sample))
+    straight = _straight(view, kind, offsets, smallest, fields)
+    if straight is not None:
+        table.columns = straight
+        return table
     cursor = Cursor(view, offsets)
-    table.columns, table.unread = _sample(cursor, kind, fields)
+    table.columns = _sample(cursor, kind, fields)
     if not cursor.all:
         table.malformed = int((~cursor.fits).sum())
         table.offsets = offsets[cursor.fits]
-        table.columns, _ = _sample(Cursor(view, table.offsets), kind, fields)
+        table.columns = _sample(Cursor(view, table.offsets), kind, fields)
     return table
 
 
-def _sample(cursor: Cursor, kind: Kind, fields: bool) -> tuple[list[Column], int]:
+def _straight(
+    view: View, kind: Kind, offsets: Ints, smallest: int, fields: bool
+) -> list[Column] | None:
+    """All columns in one pass, of samples whose fields are at the same places in each of them.
+
+    Args:
+        smallest: bytes of the smallest record.
+
+    Returns:
+        None: they are not, or some do not fit; `_sample` finds out which.
+    """
+    kinds = kind.attr.sample_type
+    names, wanted = _fixed(kind.attr)
+    end = HEADER_SIZE + 8 * int(kinds & _FIRST_BITS).bit_count()
+    parsed: Sequence[Field] = ()
+    if kinds & Sample.RAW:
+        parsed = tracepoint.fields(kind.format) if kind.format and fields else ()
+        if not parsed:
+            return None
+    if int(kinds) & ~(_FIRST_BITS | Sample.RAW):
+        return None
+    own = end + 4
+    extent = max((one.offset + one.size for one in parsed), default=0)
+    numbers = [one for one in parsed if _is_number(one)]
+    if parsed:
+        wanted += [(own + one.offset, _type(one)) for one in numbers]
+        wanted += [(end, "u4"), (6, "u2")]
+    if smallest < (own + extent if parsed else end):
+        return None
+    found = view.gather(offsets, wanted)
+    columns = [Column(name, "int", values) for name, values in zip(names, found, strict=False)]
+    if not parsed:
+        return _in_order(columns)
+    sizes, whole = found[-2], found[-1]
+    if not ((sizes >= extent) & (sizes <= whole - np.uint16(own))).all():
+        return None
+    of = dict(zip((one.name for one in numbers), found[len(names) : -2], strict=True))
+    others = len(numbers) < len(parsed) or any(one.form != "int" for one in numbers)
+    begin, room = (offsets + own, sizes.astype("i8")) if others else (offsets, sizes)
+    columns += [_field(view, one, begin, room, of.get(one.name)) for one in parsed]
+    return _in_order(columns)
+
+
+def _fixed(attr: Attr) -> tuple[list[str], list[tuple[int, str]]]:
+    """The columns of the header and of the fields of fixed size, and where they are."""
+    names, wanted = ["misc"], [(4, "u2")]
+    present = [parts for bit, parts in _FIRST if attr.sample_type & bit]
+    for number, parts in enumerate(present):
+        for name, type, inside in parts:
+            names.append(name)
+            wanted.append((HEADER_SIZE + 8 * number + inside, type))
+    return names, wanted
+
+
+def _sample(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
     attr = kind.attr
     columns = _first(cursor, attr)
-    unread = int(attr.sample_type) & ~sum(Sample)
     if attr.sample_type & Sample.READ:
         columns += _counts(cursor, attr)
     if attr.sample_type & Sample.CALLCHAIN:
@@ -182,7 +241,7 @@ def _sample(cursor: Cursor, kind: Kind, fields: bool) -> tuple[list[Column], int
     columns += _words(cursor, attr, _VERY_LAST)
     if attr.sample_type & Sample.AUX:
         columns.append(cursor.blob("aux", cursor.count(1)))
-    return _in_order(columns), unread
+    return _in_order(columns)
 
 
 def _in_order(columns: list[Column]) -> list[Column]:
@@ -196,17 +255,13 @@ def _in_order(columns: list[Column]) -> list[Column]:
 
 def _first(cursor: Cursor, attr: Attr) -> list[Column]:
     """The header's misc, and the fields of fixed size: all in one go."""
-    present = [parts for bit, parts in _FIRST if attr.sample_type & bit]
-    cursor.need(8 * len(present))
-    names, wanted = ["misc"], [(4, "u2")]
-    for number, parts in enumerate(present):
-        for name, type, inside in parts:
-            names.append(name)
-            wanted.append((HEADER_SIZE + 8 * number + inside, type))
-    if not cursor.all:  # then these columns are made again, without those that do not
+    names, wanted = _fixed(attr)
+    size = 8 * int(attr.sample_type & _FIRST_BITS).bit_count()
+    cursor.need(size)
+    if not cursor.all:  # then these columns are made again, without those that do not fit
         wanted = wanted[:1]
     found = cursor.view.gather(cursor.start, wanted)
-    cursor.skip(8 * len(present))
+    cursor.skip(size)
     return [Column(name, "int", values) for name, values in zip(names, found, strict=False)]
 
 
@@ -282,7 +337,11 @@ def _stack(cursor: Cursor) -> list[Column]:
     used = np.zeros(len(room), "i8")
     # Nothing follows where nothing was recorded.
     some = Cursor.__new__(Cursor)
-    some.view, some.start, some.end = cursor.view, cursor.start[present], cursor.end[present]
+    some.view, some.start, some.end = (
+        cursor.view,
+        cursor.start[present],
+        cursor.end[present],
+    )
     some.at, some.fits = cursor.at[present], cursor.fits[present]
     some.all = cursor.all
     used[present] = np.minimum(some.word(), room[present].astype("u8")).astype("i8")

@@ -112,7 +112,7 @@ def split(
     ids: bytes,
     kinds: bytes,
     count: int,
-) -> tuple[int, int, list[bytes]]:
+) -> tuple[int, int, list[bytes], list[int]]:
     """The records of a file, by what wrote them.
 
     Args:
@@ -122,7 +122,8 @@ def split(
 
     Returns:
         The end of the chain; the sum of what LOST and LOST_SAMPLES records say; offsets as native
-        int64: of the samples of each kind, of all other records, of samples of no known id.
+        int64: of the samples of each kind, of all other records, of samples of no known id; the size
+        of the smallest of each of those, 0: there are none.
 
     Raises:
         ValueError: an id without a kind; start or count < 0.
@@ -136,6 +137,7 @@ def split(
         if kind < count
     }
     found = [array("q") for _ in range(count + 2)]
+    smallest = [0] * (count + 2)
     end, at, lost = min(end, len(data)), start, 0
     while end - at >= 8:
         type, _, size = _HEADER.unpack_from(data, at)
@@ -151,8 +153,9 @@ def split(
         elif type == Record.LOST_SAMPLES and size >= 16:
             lost += _WORD.unpack_from(data, at + 8)[0]
         found[bucket].append(at)
+        smallest[bucket] = min(size, smallest[bucket] or size)
         at += size
-    return at, lost & (1 << 64) - 1, [one.tobytes() for one in found]
+    return at, lost & (1 << 64) - 1, [one.tobytes() for one in found], smallest
 
 
 def _spans(data: Buffer, places: Buffer, lengths: Buffer) -> Iterator[tuple[int, int]]:

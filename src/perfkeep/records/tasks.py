@@ -19,7 +19,7 @@ Ints = NDArray[Any]
 
 _COMM = struct.Struct("=II")
 _FORK = struct.Struct("=IIIIQ")
-_MOST = (1 << 62) - 1
+_PID_MAX = 1 << 22  # PID_MAX_LIMIT
 
 
 class Tasks:
@@ -61,8 +61,7 @@ class Tasks:
         events = np.array(sorted(self._events, key=lambda one: one[:2]), "i8").reshape(-1, 3)
         known, begin = np.unique(events[:, 0], return_index=True)
         wide = tids.astype("i8")
-        rank = np.minimum(np.searchsorted(known, wide), len(known) - 1)
-        there = known[rank] == wide
+        rank, there = self._ranks(known, wide)
         row = begin[rank]
         if times is not None and len(times) and len(events) > len(known):
             row = np.maximum(row, self._before(events, known, rank, times))
@@ -73,6 +72,20 @@ class Tasks:
             codes[~there] = inverse + len(names)
             names += [f":{tid}" for tid in strangers.tolist()]
         return codes, names
+
+    @staticmethod
+    def _ranks(known: Ints, tids: Ints) -> tuple[Ints, Ints]:
+        """Which of the known threads each is, and whether it is one."""
+        most = int(tids.max(initial=0))
+        if int(tids.min(initial=0)) >= 0 and most <= _PID_MAX:
+            table = np.full(most + 1, -1, "i8")
+            inside = known[known <= most]
+            table[inside] = np.arange(len(inside))
+            found = table[tids]
+            there = found >= 0
+            return np.maximum(found, 0), there
+        rank = np.minimum(np.searchsorted(known, tids), len(known) - 1)
+        return rank, known[rank] == tids
 
     @staticmethod
     def _before(events: Ints, known: Ints, rank: Ints, times: Ints) -> Ints:

@@ -90,18 +90,19 @@ def test_two_tracepoints_of_one_name_keep_their_systems() -> None:
     assert list(data.tables) == ["a_open", "b_open", "close", "page_faults_u"]
 
 
-def test_a_thread_has_the_name_that_it_had_then() -> None:
+@pytest.mark.parametrize("unit", [1, 10**12, 10**17])
+def test_a_thread_has_the_name_that_it_had_then(unit: int) -> None:
     clock = EVENTS["cpu-clock"]
-    fork = struct.pack("=IIIIQ", 9, 5, 9, 5, 30)
+    fork = struct.pack("=IIIIQ", 9, 5, 9, 5, 30 * unit)
     data = data_of(
-        clock.comm(5, 5, b"sh", time=10),
-        *(clock.sample(time, pid=5, tid=5) for time in (5, 15, 25)),
-        clock.comm(5, 5, b"ls", time=20),
-        clock.other(Record.FORK, fork, 30),
-        clock.comm(9, 9, b"late", time=40),
-        *(clock.sample(time, pid=9, tid=9) for time in (35, 45)),
-        clock.sample(50, pid=77, tid=77),
-        clock.sample(50, pid=0, tid=0),
+        clock.comm(5, 5, b"sh", time=10 * unit),
+        *(clock.sample(time * unit, pid=5, tid=5) for time in (5, 15, 25)),
+        clock.comm(5, 5, b"ls", time=20 * unit),
+        clock.other(Record.FORK, fork, 30 * unit),
+        clock.comm(9, 9, b"late", time=40 * unit),
+        *(clock.sample(time * unit, pid=9, tid=9) for time in (35, 45)),
+        clock.sample(50 * unit, pid=77, tid=77),
+        clock.sample(50 * unit, pid=0, tid=0),
     )
     rows = ArrowTable(data.table("cpu-clock").columns).to_pylist()
     assert [row["comm"] for row in rows] == ["sh", "sh", "ls", "ls", "late", ":77", "swapper"]

@@ -91,14 +91,15 @@ def test_records_are_split_by_what_wrote_them(core: ModuleType) -> None:
     data = b"".join(parts)
     at = [sum(map(len, parts[:n])) for n in range(len(parts))]
     ids, kinds = struct.pack("=QQ", 7, 9), struct.pack("=II", 1, 0)
-    end, lost, found = core.split(data + b"rubbish!", 0, 1 << 60, 8, ids, kinds, 2)
+    end, lost, found, smallest = core.split(data + b"rubbish!", 0, 1 << 60, 8, ids, kinds, 2)
     assert (end, lost) == (len(data), 0)
+    assert smallest == [len(parts[at]) for at in (1, 0, 2, 3)]
     assert [list(array("q", some)) for some in found] == [[at[1]], [at[0], at[4]], [at[2]], [at[3]]]
 
 
 def test_without_ids_every_sample_is_of_the_only_kind(core: ModuleType) -> None:
     data = Assembler().sample(1) + Assembler().lost(5, 2) + Assembler().sample(3)
-    _, lost, found = core.split(data, 0, len(data), -1, b"", b"", 1)
+    _, lost, found, _ = core.split(data, 0, len(data), -1, b"", b"", 1)
     assert (lost, [len(some) // 8 for some in found]) == (5, [2, 1, 0])
 
 
@@ -323,3 +324,20 @@ def test_few_texts_are_numbered() -> None:
     assert rows(Table(Kind("x", Attr(), [], ""), np.zeros(3, "i8"), [column]), "comm") == [
         "ccc", "a", "ccc",
     ]  # fmt: skip
+
+
+def test_many_samples_are_read_like_few() -> None:
+    event = Assembler(sample_type=PLAIN | Sample.RAW)
+    data = b"".join(event.sample(time, raw=tracepoint()) for time in range(40_000))
+    table = table_of(data, event.attr, FORMAT)
+    assert rows(table, "time") == list(range(40_000))
+    assert rows(table, "addr") == [2**64 - 1] * 40_000
+
+
+def test_one_sample_that_is_shorter_than_the_others_leaves_them_as_they_are() -> None:
+    event = Assembler(sample_type=PLAIN | Sample.RAW)
+    short = event.sample(2, raw=b"too short")
+    data = event.sample(1, raw=tracepoint()) + short + event.sample(3, raw=tracepoint())
+    table = table_of(data, event.attr, FORMAT)
+    assert (rows(table, "time"), table.malformed) == ([1, 3], 1)
+    assert rows(table, "name") == ["name", "name"]
