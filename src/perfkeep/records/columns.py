@@ -17,7 +17,8 @@ from perfkeep.abi.perf_event import Attr, Branch, ReadFormat, Sample
 from perfkeep.abi.records import HEADER_SIZE
 from perfkeep.errors import DataError
 from perfkeep.records import tracepoint
-from perfkeep.records.cells import Column, Cursor, Ints, View, behind, text_column
+from perfkeep.records.cells import Column, Cursor, Ints, View, behind
+from perfkeep.records.raw import CONTEXT, field_column, is_number, number_type
 from perfkeep.records.tracepoint import Field
 
 #: Fields of one word each that come first, and their columns: name, and where in the word.
@@ -45,8 +46,6 @@ _VERY_LAST = (
     (Sample.DATA_PAGE_SIZE, "data_page_size"),
     (Sample.CODE_PAGE_SIZE, "code_page_size"),
 )
-#: Columns of every table that has them, before a tracepoint's own.
-CONTEXT = ("time", "cpu", "pid", "tid", "comm", "host", "wall")
 
 
 class Kind(NamedTuple):
@@ -189,9 +188,9 @@ def _straight(
         return None
     own = end + 4
     extent = max((one.offset + one.size for one in parsed), default=0)
-    numbers = [one for one in parsed if _is_number(one)]
+    numbers = [one for one in parsed if is_number(one)]
     if parsed:
-        wanted += [(own + one.offset, _type(one)) for one in numbers]
+        wanted += [(own + one.offset, number_type(one)) for one in numbers]
         wanted += [(end, "u4"), (6, "u2")]
     if smallest < (own + extent if parsed else end):
         return None
@@ -205,7 +204,7 @@ def _straight(
     of = dict(zip((one.name for one in numbers), found[len(names) : -2], strict=True))
     others = len(numbers) < len(parsed) or any(one.form != "int" for one in numbers)
     begin, room = (offsets + own, sizes.astype("i8")) if others else (offsets, sizes)
-    columns += [_field(view, one, begin, room, of.get(one.name)) for one in parsed]
+    columns += [field_column(view, one, begin, room, of.get(one.name)) for one in parsed]
     return _in_order(columns)
 
 
@@ -373,59 +372,12 @@ def _raw(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
     cursor.only(sizes >= max(one.offset + one.size for one in parsed))
     if not cursor.all:  # then all is made again, without those that do not
         return []
-    wanted = [(one.offset, _type(one)) for one in parsed if _is_number(one)]
+    wanted = [(one.offset, number_type(one)) for one in parsed if is_number(one)]
     numbers = dict(
         zip(
-            (one.name for one in parsed if _is_number(one)),
+            (one.name for one in parsed if is_number(one)),
             cursor.view.gather(begin, wanted),
             strict=True,
         )
     )
-    return [_field(cursor.view, one, begin, sizes, numbers.get(one.name)) for one in parsed]
-
-
-def _is_number(one: Field) -> bool:
-    """An integer, or what says where something else lies."""
-    return one.form == "int" or one.place != "here"
-
-
-def _type(one: Field) -> str:
-    if one.form != "int":
-        return "u4"
-    return f"{'i' if one.signed else 'u'}{one.width}"
-
-
-def _named(one: Field) -> str:
-    """A field whose name is that of a context column."""
-    return f"event_{one.name}" if one.name in (*CONTEXT, "misc", "id", "ip", "period") else one.name
-
-
-def _field(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints | None) -> Column:
-    """One field of a tracepoint.
-
-    Args:
-        begin, sizes: of the samples' own bytes.
-        number: what `_is_number` lets expect.
-    """
-    at, name = begin + one.offset, _named(one)
-    if number is None:
-        lengths = np.full(len(at), one.size, "i8")
-    elif one.form == "int":
-        return Column(name, "int", number)
-    else:
-        lengths = (number >> np.uint32(16)).astype("i8")
-        inside = (number & np.uint32(0xFFFF)).astype("i8")
-        at = (begin if one.place == "data_loc" else at + 4) + inside
-        room = begin + sizes - at
-        lengths = np.where(room >= lengths, lengths, 0)
-        at = np.where(room >= lengths, at, begin)
-    if one.form == "text":
-        return text_column(name, view.data, at, lengths)
-    flat = view.join(at, lengths)
-    if one.form == "ints":
-        width = one.width
-        if (lengths % width).any():
-            return Column(name, "bytes", flat, behind(lengths))
-        type = f"{'i' if one.signed else 'u'}{width}"
-        return Column(name, "ints", flat.view(type), behind(lengths // width))
-    return Column(name, "bytes", flat, behind(lengths))
+    return [field_column(cursor.view, one, begin, sizes, numbers.get(one.name)) for one in parsed]

@@ -1,0 +1,58 @@
+"""A tracepoint's own fields as columns. Pure; needs numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perfkeep.records.cells import Column, Ints, View, behind, text_column
+from perfkeep.records.tracepoint import Field
+
+#: Columns of every table that has them, before a tracepoint's own.
+CONTEXT = ("time", "cpu", "pid", "tid", "comm", "host", "wall")
+
+
+def is_number(one: Field) -> bool:
+    """An integer, or what says where something else lies."""
+    return one.form == "int" or one.place != "here"
+
+
+def number_type(one: Field) -> str:
+    if one.form != "int":
+        return "u4"
+    return f"{'i' if one.signed else 'u'}{one.width}"
+
+
+def _named(one: Field) -> str:
+    """A field whose name is that of a context column."""
+    return f"event_{one.name}" if one.name in (*CONTEXT, "misc", "id", "ip", "period") else one.name
+
+
+def field_column(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints | None) -> Column:
+    """One field of a tracepoint.
+
+    Args:
+        begin, sizes: of the samples' own bytes.
+        number: what `is_number` lets expect.
+    """
+    at, name = begin + one.offset, _named(one)
+    if number is None:
+        lengths = np.full(len(at), one.size, "i8")
+    elif one.form == "int":
+        return Column(name, "int", number)
+    else:
+        lengths = (number >> np.uint32(16)).astype("i8")
+        inside = (number & np.uint32(0xFFFF)).astype("i8")
+        at = (begin if one.place == "data_loc" else at + 4) + inside
+        room = begin + sizes - at
+        lengths = np.where(room >= lengths, lengths, 0)
+        at = np.where(room >= lengths, at, begin)
+    if one.form == "text":
+        return text_column(name, view.data, at, lengths)
+    flat = view.join(at, lengths)
+    if one.form == "ints":
+        width = one.width
+        if (lengths % width).any():
+            return Column(name, "bytes", flat, behind(lengths))
+        type = f"{'i' if one.signed else 'u'}{width}"
+        return Column(name, "ints", flat.view(type), behind(lengths // width))
+    return Column(name, "bytes", flat, behind(lengths))
