@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 import perfkeep
 from perfkeep.analysis.data import Data, read
 from perfkeep.analysis.stacks import frames
 from perfkeep.client.look import look
 from perfkeep.records.columns import Table
+from perfkeep.symbols.build_id import of_file
+from perfkeep.symbols.elf import debug_file
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, tracefs
 
 pytestmark = requires(perf_events, tracefs, perf_tool)
@@ -144,23 +150,50 @@ def test_a_file_of_stock_perf_is_read_the_same(tracefs_mounted: Path, tmp_path: 
     assert compare(data, as_perf_says(path, tmp_path)) > 1000
 
 
+@cache
+def places(file: str) -> dict[str, set[int]]:
+    """Where the names of an ELF file, or of the kernel, are: one place may have several."""
+    found: dict[str, set[int]] = {}
+    if file.startswith("["):
+        for line in Path("/proc/kallsyms").read_text().splitlines():
+            address, _, name = line.split()[:3]
+            found.setdefault(name, set()).add(int(address, 16))
+        return found
+    build = of_file(file.encode())
+    for path in (file, debug_file(build.hex()) if build else ""):
+        if os.path.exists(path):
+            with open(path, "rb") as opened:
+                for name in (".symtab", ".dynsym"):
+                    section = ELFFile(opened).get_section_by_name(name)
+                    if (
+                        isinstance(section, SymbolTableSection)
+                        and section["sh_type"] != "SHT_NOBITS"
+                    ):
+                        for one in section.iter_symbols():
+                            found.setdefault(one.name, set()).add(one["st_value"])
+    return found
+
+
 def test_functions_are_called_as_perf_calls_them(recorded: Path, tmp_path: Path) -> None:
     data = look(str(recorded))
     theirs = as_perf_says(recorded, tmp_path)
-    compared = wrong = 0
-    for name, table in data.tables.items():
+    compared = 0
+    for table in data.tables.values():
         offsets, codes, functions = frames(table, data.symbolizer)
         for row, (about, _) in zip(in_order(table), theirs.get(table.kind.name, []), strict=True):
             ours = [functions[one].name for one in codes[offsets[row] : offsets[row + 1]].tolist()]
-            said = [frame.get("sym", {}).get("name") for frame in about["callchain"]]
-            for one, two in zip(ours, said, strict=True) if said else ():
-                # Of several names of one place each may take another; perf demangles C++.
-                if two is not None and not one.startswith("_Z"):
-                    compared += 1
-                    wrong += one != two
-        assert name
+            chain = about["callchain"]
+            for name, frame in zip(ours, chain, strict=True) if chain else ():
+                said = frame.get("sym", {}).get("name")
+                # perf demangles C++, and makes names for stubs that have none.
+                if said is None or name.startswith("_Z") or said.endswith("@plt"):
+                    continue
+                compared += 1
+                if name != said:
+                    # Of several names of one place each may take another.
+                    known = places(frame["dso"])
+                    assert known.get(name, set()) & known.get(said, set()), (name, frame)
     assert compared > 1000
-    assert wrong <= compared // 50, f"{wrong} of {compared}"
 
 
 @pytest.mark.parametrize("options", [["-z"], ["-o", "-"], ["-z", "-o", "-"]], ids=" ".join)

@@ -58,7 +58,7 @@ class Image:
                 if part["p_type"] == "PT_LOAD"
             ]
             more = _tables(_checked(debug)) if debug else ()
-            self.symbols = _symbols([*_tables(elf), *more])
+            self.symbols = _symbols([*_tables(elf), *more], _ends(elf))
         except Exception as error:  # of a damaged file pyelftools raises whatever comes up
             raise DataError(f"this is no ELF file that can be read: {error}", 0) from error
 
@@ -96,21 +96,36 @@ def _tables(elf: ELFFile) -> Iterator[tuple[Ints, bytes]]:
             )
 
 
-def _symbols(tables: list[tuple[Ints, bytes]]) -> SymbolTable:
-    starts, sizes, places, names = [], [], [], b""
+def _symbols(tables: list[tuple[Ints, bytes]], ends: Ints) -> SymbolTable:
+    """
+    Args:
+        ends: of the sections, by their numbers.
+    """
+    parts: list[tuple[Ints, Ints, Ints, Ints]] = []
+    names = b""
     for table, text in tables:
         type = table["info"] & 0xF
         wanted = np.isin(type, _CODE) | ((type == _NO_TYPE) & (table["size"] > 0))
         # Defined here, and its name within the names.
         wanted &= (table["section"] != 0) & (table["value"] != 0) & (table["name"] < len(text))
         some = table[wanted]
-        starts.append(some["value"].astype("u8"))
-        sizes.append(some["size"].astype("u8"))
-        places.append(some["name"].astype("i8") + len(names))
+        limits = np.append(ends, 0)[np.minimum(some["section"], len(ends))]
+        parts.append(
+            (some["value"].astype("u8"), some["size"].astype("u8"),
+             some["name"].astype("i8") + len(names), limits)
+        )  # fmt: skip
         names += text + b"\0"
-    if not starts:
+    if not parts:
         return SymbolTable(np.empty(0, "u8"), np.empty(0, "u8"), b"", np.empty(0, "i8"))
-    return SymbolTable(np.concatenate(starts), np.concatenate(sizes), names, np.concatenate(places))
+    starts, sizes, places, limits = (np.concatenate(one) for one in zip(*parts, strict=True))
+    return SymbolTable(starts, sizes, names, places, limits)
+
+
+def _ends(elf: ELFFile) -> Ints:
+    """Where each section ends: what is assembler code and says no size goes on to there."""
+    return np.array(
+        [(one["sh_addr"] + one["sh_size"]) % 2**64 for one in elf.iter_sections()], "u8"
+    )
 
 
 def debug_file(build_id: str) -> str:

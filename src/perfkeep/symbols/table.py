@@ -19,9 +19,12 @@ class SymbolTable:
         sizes: 0: up to the next symbol.
         names: NUL-terminated, in one piece.
         places: of each name in it.
+        limits: where those of size 0 end at the latest; None: nowhere.
     """
 
-    def __init__(self, starts: Ints, sizes: Ints, names: bytes, places: Ints) -> None:
+    def __init__(
+        self, starts: Ints, sizes: Ints, names: bytes, places: Ints, limits: Ints | None = None
+    ) -> None:
         # Of several at one address the longest counts, as it covers the others.
         order = np.lexsort((sizes, starts))
         starts, sizes, places = starts[order], sizes[order], places[order]
@@ -31,6 +34,8 @@ class SymbolTable:
         self._names = names
         following = np.append(self.starts[1:], np.uint64(2**64 - 1)) if len(self.starts) else starts
         sizes = sizes[last].astype("u8")
+        if limits is not None:
+            following = np.minimum(following, limits[order][last].astype("u8"))
         self._ends: Ints = np.where(sizes > 0, self.starts + sizes, following)
 
     def __len__(self) -> int:

@@ -50,6 +50,14 @@ def test_of_several_at_one_place_the_longest_counts() -> None:
     assert some.names_of(np.array([10, 17], "u8")) == ["long", "long"]
 
 
+def test_one_that_says_no_size_ends_with_its_section() -> None:
+    starts, sizes = np.array([10, 50], "u8"), np.array([0, 0], "u8")
+    names, places = b"init\0last\0", np.array([0, 5], "i8")
+    some = SymbolTable(starts, sizes, names, places, np.array([20, 60], "u8"))
+    found = some.names_of(np.array([19, 20, 49, 59, 60], "u8"))
+    assert found == ["init", None, None, "last", None]
+
+
 def test_without_symbols_nothing_has_a_name() -> None:
     assert table().names_of(np.array([1, 2], "u8")) == [None, None]
 
