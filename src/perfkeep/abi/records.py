@@ -34,7 +34,6 @@ class Record(enum.IntEnum):
 
 #: What a reader of files (not of rings) may meet beyond that: perf's own, from 64 on.
 USER_TYPE_START = 64
-FINISHED_ROUND = 68
 
 
 class UserRecord(enum.IntEnum):

@@ -7,7 +7,7 @@ import re
 import stat
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,11 @@ class Data:
         unread_bytes: at the end, of no record.
     """
 
-    def __init__(self, file: PerfData, kallsyms: bytes = b"") -> None:
+    def __init__(self, file: PerfData, kallsyms: Callable[[], bytes] = bytes) -> None:
         """
         Args:
-            kallsyms: what /proc/kallsyms says, if it may be of the kernel that ran then; it is not
-                used where the file shows that it is not.
+            kallsyms: gives what /proc/kallsyms says, if it may be of the kernel that ran then; it
+                is asked when functions are named, and not used where the file shows that it is not.
         """
         self.file = file
         self._kallsyms = kallsyms
@@ -85,6 +85,9 @@ class Data:
     def complaints(self) -> list[str]:
         """What could not be read, a sentence each."""
         said = []
+        for name, table in self.tables.items():
+            if table.unread:
+                said.append(f"samples of {name} have fields that this version does not know")
         if self.malformed:
             said.append(f"{self.malformed:,} samples do not fit their records and are left out")
         if self.unknown:
@@ -108,12 +111,12 @@ class Data:
 
     @cached_property
     def tasks(self) -> Tasks:
-        clock, data = Clock(self.file.events), self.file.data
-        found = []
-        for at in self._decoded.others.tolist():
-            kind, _, size = _TYPE_SIZE.unpack_from(data, at)
-            if kind in (Record.COMM, Record.FORK):
-                found.append((kind, data[at : at + size], clock.time(data, at) or 0))
+        clock = Clock(self.file.events)
+        found = [
+            (kind, record, clock.time(record, 0) or 0)
+            for kind, record in self.others()
+            if kind in (Record.COMM, Record.FORK)
+        ]
         return Tasks(sorted(found, key=lambda one: one[2]))
 
     @cached_property
@@ -126,8 +129,9 @@ class Data:
         mappings = Mappings(self.others())
         kernel = None
         # The kernel lies elsewhere after each boot.
-        if self._kallsyms and mappings.kernel_text in _text_of(self._kallsyms):
-            kernel = from_kallsyms(self._kallsyms)
+        text = self._kallsyms()
+        if mappings.kernel_text in _text_of(text):
+            kernel = from_kallsyms(text)
         section = self.file.features.get(Feature.BUILD_ID)
         return Symbolizer(mappings, kernel, build_ids(section) if section is not None else {})
 
@@ -217,7 +221,7 @@ def _plain(name: str) -> str:
     return text if not text[0].isdigit() else f"event_{text}"
 
 
-def read(path: str, kallsyms: bytes = b"") -> Data:
+def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:
     """A perf.data file, of perfkeep or of stock perf.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -113,25 +112,14 @@ def ask(connection: Connection, query: str) -> tuple[list[str], list[tuple[Any, 
     return list(relation.columns), relation.fetchall()
 
 
-def write_parquet(connection: Connection, query: str, path: str) -> None:
-    """Rows into a file, which appears whole or not at all.
+def copy(connection: Connection, query: str, form: str, out: BinaryIO) -> None:
+    """The rows of a query as "csv" or "parquet".
 
     Raises:
-        SqlError; OSError: it cannot be written.
+        SqlError.
     """
-    aside = f"{path}.{os.getpid()}"
-    try:
-        connection.sql(query).write_parquet(aside)
-        os.rename(aside, path)
-    finally:
-        if os.path.exists(aside):
-            os.unlink(aside)
-
-
-def copy(connection: Connection, name: str, form: str, out: BinaryIO) -> None:
-    """A whole table as "csv" or "parquet"."""
     with tempfile.TemporaryDirectory(prefix="perfkeep-") as folder:
-        connection.execute(f"COPY \"{name}\" TO '{folder}/rows' (FORMAT {form})")
+        connection.execute(f"COPY ({query.strip().rstrip(';')}) TO '{folder}/rows' (FORMAT {form})")
         with open(f"{folder}/rows", "rb") as rows:
             shutil.copyfileobj(rows, out, 1 << 20)
 

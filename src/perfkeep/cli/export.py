@@ -92,7 +92,7 @@ def _copy(form: str) -> Callable[[Data, str | None, BinaryIO], None]:
     def write(data: Data, event: str | None, out: BinaryIO) -> None:
         from perfkeep.analysis.sql import copy
 
-        copy(data.connection, _table(data, event), form, out)
+        copy(data.connection, f'FROM "{_table(data, event)}"', form, out)
 
     return write
 

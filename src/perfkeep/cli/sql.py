@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.query is None and not options.tables:
         raise UsageError("say what to ask, or --tables to see what can be asked")
-    from perfkeep.analysis.sql import SqlError, ask, schema, write_parquet
+    from perfkeep.analysis.sql import SqlError, ask, copy, schema
+    from perfkeep.client.aside import AsideFile
     from perfkeep.client.look import look
 
     data = look(options.source)
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     try:
         if options.parquet:
-            write_parquet(data.connection, options.query, options.parquet)
+            with AsideFile(options.parquet) as out:
+                copy(data.connection, options.query, "parquet", out)
             return 0
         names, rows = ask(data.connection, options.query)
     except SqlError as error:

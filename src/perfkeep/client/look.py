@@ -30,10 +30,10 @@ def look(what: str) -> Data:
         BrokerError: EACCES: not yours to read.
     """
     if os.path.exists(what) or "/" in what:
-        return read(what, kallsyms())
+        return read(what, kallsyms)
     try:
         with Recording(what).snapshot() as snapshot:
-            return snapshot.tables(kallsyms())
+            return snapshot.tables(kallsyms)
     except BrokerError as error:
         if error.errno != errno.ENOENT:
             raise

@@ -67,7 +67,7 @@ class Snapshot:
             return open(self.path, "rb")
         return open(f"/proc/self/fd/{self._data.fileno()}", "rb")
 
-    def tables(self, kallsyms: bytes = b"") -> Data:
+    def tables(self, kallsyms: Callable[[], bytes] = bytes) -> Data:
         """What it holds, as tables; needs the extra `analysis`.
 
         Args:

@@ -6,6 +6,8 @@ import re
 
 from perfkeep.abi.perf_event import Attr, Flag, Sample
 
+#: Task, softirq, hard irq, NMI: so many records may be half-written at one moment.
+CONTEXTS = 4
 # perf_event_header.size has 16 bits.
 _ANYTHING = 1 << 16
 # PERF_MAX_TRACE_SIZE: the kernel drops tracepoint records beyond it.

@@ -119,11 +119,8 @@ def id_place(attrs: Sequence[Attr]) -> int | None:
     return places.pop() if len(places) == 1 else None
 
 
-def decode(data: memoryview, kinds: Sequence[Kind], fields: bool = True) -> Decoded:
+def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:
     """All records of a file's data section, or of a ring's copy in one piece.
-
-    Args:
-        fields: False: leave tracepoints' own fields out.
 
     Raises:
         DataError: there are several kinds of events, and nothing tells whose a sample is.
@@ -142,32 +139,30 @@ def decode(data: memoryview, kinds: Sequence[Kind], fields: bool = True) -> Deco
     offsets = [np.frombuffer(one, "i8") for one in found]
     view = View(data)
     tables = [
-        _table(view, kind, some, size, fields)
+        _table(view, kind, some, size)
         for kind, some, size in zip(kinds, offsets[:-2], smallest[:-2], strict=True)
     ]
     return Decoded(tables, offsets[-2], len(offsets[-1]), lost, end)
 
 
-def _table(view: View, kind: Kind, offsets: Ints, smallest: int, fields: bool) -> Table:
+def _table(view: View, kind: Kind, offsets: Ints, smallest: int) -> Table:
     if np.bitwise_or.reduce(offsets, initial=0) & 7:
         raise DataError("records that do not begin at a word", int(offsets[offsets % 8 > 0][0]))
     table = Table(kind, offsets, unread=int(kind.attr.sample_type) & ~sum(Sample))
-    straight = _straight(view, kind, offsets, smallest, fields)
+    straight = _straight(view, kind, offsets, smallest)
     if straight is not None:
         table.columns = straight
         return table
     cursor = Cursor(view, offsets)
-    table.columns = _sample(cursor, kind, fields)
+    table.columns = _sample(cursor, kind)
     if not cursor.all:
         table.malformed = int((~cursor.fits).sum())
         table.offsets = offsets[cursor.fits]
-        table.columns = _sample(Cursor(view, table.offsets), kind, fields)
+        table.columns = _sample(Cursor(view, table.offsets), kind)
     return table
 
 
-def _straight(
-    view: View, kind: Kind, offsets: Ints, smallest: int, fields: bool
-) -> list[Column] | None:
+def _straight(view: View, kind: Kind, offsets: Ints, smallest: int) -> list[Column] | None:
     """All columns in one pass, of samples whose fields are at the same places in each of them.
 
     Args:
@@ -181,7 +176,7 @@ def _straight(
     end = HEADER_SIZE + 8 * int(kinds & _FIRST_BITS).bit_count()
     parsed: Sequence[Field] = ()
     if kinds & Sample.RAW:
-        parsed = tracepoint.fields(kind.format) if kind.format and fields else ()
+        parsed = tracepoint.fields(kind.format) if kind.format else ()
         if not parsed:
             return None
     if int(kinds) & ~(_FIRST_BITS | Sample.RAW):
@@ -219,7 +214,7 @@ def _fixed(attr: Attr) -> tuple[list[str], list[tuple[int, str]]]:
     return names, wanted
 
 
-def _sample(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
+def _sample(cursor: Cursor, kind: Kind) -> list[Column]:
     attr = kind.attr
     columns = _first(cursor, attr)
     if attr.sample_type & Sample.READ:
@@ -227,7 +222,7 @@ def _sample(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
     if attr.sample_type & Sample.CALLCHAIN:
         columns.append(cursor.list("callchain", cursor.count()))
     if attr.sample_type & Sample.RAW:
-        columns += _raw(cursor, kind, fields)
+        columns += _raw(cursor, kind)
     if attr.sample_type & Sample.BRANCH_STACK:
         columns += _branches(cursor, attr)
     if attr.sample_type & Sample.REGS_USER:
@@ -354,7 +349,7 @@ def _stack(cursor: Cursor) -> list[Column]:
 # --- RAW --------------------------------------------------------------------------------------------
 
 
-def _raw(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
+def _raw(cursor: Cursor, kind: Kind) -> list[Column]:
     cursor.need(4)
     sizes = cursor.word("u4").astype("i8")
     cursor.skip(4)
@@ -367,8 +362,6 @@ def _raw(cursor: Cursor, kind: Kind, fields: bool) -> list[Column]:
         begin = np.where(cursor.fits, begin, 0)
         flat = cursor.view.join(begin, sizes)
         return [Column("raw", "bytes", flat, behind(sizes))]
-    if not fields:
-        return []
     cursor.only(sizes >= max(one.offset + one.size for one in parsed))
     if not cursor.all:  # then all is made again, without those that do not
         return []

@@ -42,7 +42,7 @@ from typing import NamedTuple
 from perfkeep import records
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import HEADER_SIZE, Record
-from perfkeep.records.bound import longest
+from perfkeep.records.bound import CONTEXTS, longest
 from perfkeep.redactor.fields import (
     BEYOND,
     DEAD,
@@ -57,8 +57,6 @@ _HEADER = struct.Struct("=IHH")
 _WORD = struct.Struct("=Q")
 _SIZE = struct.Struct("=I")
 _TWO = struct.Struct("=HH")
-# Task, softirq, hard irq, NMI: so many records may be half-written at one moment.
-_CONTEXTS = 4
 # Records are looked at so many bytes at a time: Python's numbers are larger than the kernel's.
 _CHUNK = 1 << 20
 # Behind its header, a record this long looks like an address itself.
@@ -133,7 +131,7 @@ class _Copy:
         data, length = self.data, len(self.data)
         spoilt, start, limit = 0, 0, length
         if overwritten is not None:
-            spoilt = min(length, max(0, overwritten + _CONTEXTS * self.longest))
+            spoilt = min(length, max(0, overwritten + CONTEXTS * self.longest))
         # A ring that was full, or became it: the oldest record is cut off somewhere.
         wrapped = overwritten is not None and overwritten >= 0
         if backward:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import Record
 from perfkeep.analysis.data import Data
-from perfkeep.analysis.sql import SqlError, ask, schema, write_parquet
+from perfkeep.analysis.sql import SqlError, ask, copy, schema
 from perfkeep.errors import UsageError
 from perfkeep.formats.arrow import ArrowTable
 from perfkeep.formats.perf_data.event import EventDesc
@@ -152,14 +153,21 @@ def test_a_table_that_is_not_there_is_told_with_those_that_are() -> None:
         data_of().to_arrow("nope")
 
 
-def test_rows_become_a_parquet_file_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_rows_become_a_parquet_file(tmp_path: Path) -> None:
     data = data_of(EVENTS["cpu-clock"].sample(5))
     path = tmp_path / "clock.parquet"
-    write_parquet(data.connection, "SELECT time FROM cpu_clock", str(path))
+    with open(path, "wb") as out:
+        copy(data.connection, "SELECT time FROM cpu_clock;", "parquet", out)
     assert ask(data.connection, f"FROM '{path}'") == (["time"], [(5,)])
-    with pytest.raises(SqlError):
-        write_parquet(data.connection, "SELECT nope", str(tmp_path / "none"))
-    assert [one.name for one in tmp_path.iterdir()] == ["clock.parquet"]
+    with open(path, "wb") as out, pytest.raises(SqlError):
+        copy(data.connection, "SELECT nope", "parquet", out)
+
+
+def test_fields_that_nobody_knows_are_told() -> None:
+    attr = replace(EVENTS["cpu-clock"].attr, sample_type=Sample(PLAIN | 1 << 40))
+    desc = EventDesc("cpu-clock", attr, {0: [5]}, None)
+    data = Data(PerfData([desc], memoryview(EVENTS["cpu-clock"].sample(1)), 0, {}))
+    assert data.complaints() == ["samples of cpu_clock have fields that this version does not know"]
 
 
 def test_the_schema_names_every_table_and_view() -> None:

@@ -44,7 +44,7 @@ def sample(pid: int, *chain: int) -> bytes:
 
 def data_of(records: Sequence[bytes], kallsyms: bytes = KALLSYMS) -> Data:
     desc = EventDesc("cpu-clock", EVENT.attr, {0: [7]}, None)
-    return Data(PerfData([desc], memoryview(b"".join(records)), 0, {}), kallsyms)
+    return Data(PerfData([desc], memoryview(b"".join(records)), 0, {}), lambda: kallsyms)
 
 
 def chains(data: Data) -> dict[tuple[str, ...], int]:

@@ -79,3 +79,15 @@ def test_without_the_extra_it_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     assert main(["sql", file, "SELECT 1"]) == 1
     assert "pip install 'perfkeep[analysis]'" in capsys.readouterr().err
+
+
+def test_rows_become_a_parquet_file_whole_or_not_at_all(file: str, tmp_path: Path) -> None:
+    import duckdb
+
+    path = tmp_path / "rows.parquet"
+    assert main(["sql", file, QUERY, "--parquet", str(path)]) == 0
+    with duckdb.connect(":memory:") as database:
+        assert database.sql(f"FROM '{path}'").fetchall() == [(1, 1), (2, 2)]
+    for query in ("SELECT nope", "SET threads = 1"):
+        assert main(["sql", file, query, "--parquet", str(tmp_path / "none")]) == 2
+    assert {one.name for one in tmp_path.iterdir()} == {"x.data", "rows.parquet"}

@@ -20,14 +20,13 @@ from perfkeep import records
 from perfkeep.abi.perf_event import Flag, Sample
 from perfkeep.abi.records import Record
 from perfkeep.formats.perf_data.event import EventDesc
+from perfkeep.records.bound import CONTEXTS
 from perfkeep.records.pure import Walk
 from perfkeep.records.sample import Layout
 
 _HEADER = struct.Struct("=IHH")
 _WORD = struct.Struct("=Q")
 _MASK64 = (1 << 64) - 1
-# Task, softirq, hard irq, NMI: so many records may be half-written at one moment.
-_CONTEXTS = 4
 # What the u16 of a record's header can say.
 _LONGEST = 0xFFFF
 
@@ -144,7 +143,7 @@ def valid_part(ring: RingCopy, clock: Clock) -> tuple[int, int, int]:
     length = len(ring.data)
     free = ring.size - length
     # Room that was never written takes what comes first.
-    spoilt = max(0, moved + _CONTEXTS * ring.max_record - free)
+    spoilt = max(0, moved + CONTEXTS * ring.max_record - free)
     overwritten = min(length, max(0, moved - free))
     if ring.kind == "backward":
         return 0, max(0, length - spoilt), overwritten
