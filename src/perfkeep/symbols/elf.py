@@ -30,6 +30,8 @@ _SYMBOL_32 = np.dtype(
 # STT_FUNC, STT_GNU_IFUNC; STT_NOTYPE is what assembler code often has.
 _CODE = (2, 10)
 _NO_TYPE = 0
+# SHF_EXECINSTR
+_CODE_FLAG = 4
 _MOST_PARTS = 1 << 16
 #: Where distributions put debug files.
 DEBUG = "/usr/lib/debug"
@@ -99,20 +101,22 @@ def _tables(elf: ELFFile) -> Iterator[tuple[Ints, bytes]]:
 def _symbols(tables: list[tuple[Ints, bytes]], ends: Ints) -> SymbolTable:
     """
     Args:
-        ends: of the sections, by their numbers.
+        ends: of the sections with code, by their numbers; 0: it has none.
     """
     parts: list[tuple[Ints, Ints, Ints, Ints]] = []
     names = b""
     for table, text in tables:
         type = table["info"] & 0xF
-        wanted = np.isin(type, _CODE) | ((type == _NO_TYPE) & (table["size"] > 0))
+        limits = np.append(ends, np.uint64(0))[np.minimum(table["section"], len(ends))]
+        # A label of assembler code, like _start, which is not hidden.
+        label = (type == _NO_TYPE) & (limits > 0) & ~np.isin(table["other"] & 3, (1, 2))
+        wanted = np.isin(type, _CODE) | label | ((type == _NO_TYPE) & (table["size"] > 0))
         # Defined here, and its name within the names.
         wanted &= (table["section"] != 0) & (table["value"] != 0) & (table["name"] < len(text))
         some = table[wanted]
-        limits = np.append(ends, 0)[np.minimum(some["section"], len(ends))]
         parts.append(
             (some["value"].astype("u8"), some["size"].astype("u8"),
-             some["name"].astype("i8") + len(names), limits)
+             some["name"].astype("i8") + len(names), limits[wanted])
         )  # fmt: skip
         names += text + b"\0"
     if not parts:
@@ -124,7 +128,11 @@ def _symbols(tables: list[tuple[Ints, bytes]], ends: Ints) -> SymbolTable:
 def _ends(elf: ELFFile) -> Ints:
     """Where each section ends: what is assembler code and says no size goes on to there."""
     return np.array(
-        [(one["sh_addr"] + one["sh_size"]) % 2**64 for one in elf.iter_sections()], "u8"
+        [
+            (one["sh_addr"] + one["sh_size"]) % 2**64 if one["sh_flags"] & _CODE_FLAG else 0
+            for one in elf.iter_sections()
+        ],
+        "u8",
     )
 
 
