@@ -10,7 +10,8 @@ is copied into one straight piece:
     forward    [head … size) [0 … head)      oldest → newest
 
 What is overwritten while we copy lies at the oldest end, as far as data_head moved; both
-heads go with the copy, and the reader cuts that much off.
+heads go with the copy, and the reader cuts that much off. A copy that was held up, so that most of
+it was overwritten, is made again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from perfkeep.kernel.fd import OwnedFd
 
 _HEAD_WORD = DATA_HEAD_OFFSET // 8
 _MASK64 = (1 << 64) - 1
+#: How often a ring is copied at most: whoever fills it faster than that keeps nobody waiting.
+_TRIES = 4
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -98,15 +101,25 @@ class MappedRing:
         """
         fd = OwnedFd(os.memfd_create("perfkeep-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         try:
-            data = memoryview(self._mapping)[mmap.PAGESIZE :]
-            before, offset = self.head(), 0
-            for start, end in pieces(before, self.bytes, self.backward):
-                while start < end:
-                    done = os.pwrite(fd.fileno(), data[start:end], offset)
-                    start, offset = start + done, offset + done
-            after = self.head()
+            for _ in range(_TRIES):
+                before = self.head()
+                offset = self._copy_into(fd.fileno(), before)
+                after = self.head()
+                moved = (before - after if self.backward else after - before) & _MASK64
+                if moved <= self.bytes // 2:
+                    break
             fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             fd.close()
             raise
         return RingCopy(fd, offset, before, after)
+
+    def _copy_into(self, fd: int, head: int) -> int:
+        """How many bytes these are."""
+        data = memoryview(self._mapping)[mmap.PAGESIZE :]
+        offset = 0
+        for start, end in pieces(head, self.bytes, self.backward):
+            while start < end:
+                done = os.pwrite(fd, data[start:end], offset)
+                start, offset = start + done, offset + done
+        return offset

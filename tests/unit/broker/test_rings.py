@@ -5,10 +5,16 @@ The model is a kernel that writes one byte after the other into a small ring.
 
 from __future__ import annotations
 
+import mmap
+import os
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkeep.broker.rings import pieces
+from perfkeep.abi.perf_event import DATA_HEAD_OFFSET
+from perfkeep.broker.rings import MappedRing, pieces
+from perfkeep.kernel.fd import OwnedFd
 
 SIZES = st.integers(0, 6).map(lambda bits: 1 << bits)
 
@@ -59,3 +65,34 @@ def test_at_any_head_the_pieces_lie_in_the_ring_and_do_not_overlap(
 
 def test_an_empty_ring_has_nothing_to_copy() -> None:
     assert pieces(0, 4096, True) == pieces(0, 4096, False) == []
+
+
+@pytest.mark.parametrize("held_up", [1, 3, 100])
+def test_a_copy_that_was_held_up_until_all_of_it_was_overwritten_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, held_up: int
+) -> None:
+    size = mmap.PAGESIZE
+    with OwnedFd(os.memfd_create("ring")) as owner:
+        os.truncate(owner.fileno(), size + mmap.PAGESIZE)
+        write, written, copies = os.pwrite, 0, 0
+
+        def advance(by: int) -> None:
+            nonlocal written
+            written += by
+            write(owner.fileno(), (-written % (1 << 64)).to_bytes(8, "little"), DATA_HEAD_OFFSET)
+
+        def slow(fd: int, data: memoryview, offset: int) -> int:
+            nonlocal copies
+            copies += 1
+            advance(size if copies <= held_up else 8)
+            return write(fd, data, offset)
+
+        advance(size)
+        ring = MappedRing(0, owner, b"key", size, backward=True)
+        monkeypatch.setattr(os, "pwrite", slow)
+        copy = ring.copy()
+        copy.fd.close()
+    assert copy.bytes == size
+    # Whoever is faster than that every time is told how much is gone, and not waited for.
+    assert copies == min(held_up + 1, 4)
+    assert (copy.head_before - copy.head_after) % (1 << 64) == (8 if held_up < 4 else size)
