@@ -33,6 +33,7 @@ _ANALYSIS = ("numpy", "nanoarrow", "duckdb")
 #: verb → (module, what it does). A verb's module is loaded when it is asked for.
 VERBS = {
     "start": ("start", "record events until they are claimed"),
+    "size": ("size", "measure how much events record now, and say which ring holds it"),
     "ls": ("ls", "list the recordings"),
     "show": ("show", "show one recording"),
     "stat": ("stat", "read the counts of a recording"),
