@@ -140,7 +140,7 @@ class Job:
         #: What is to be written to the meta file, the next time.
         self.meta: Meta | None = None
         self.due_ns = 0
-        #: CLOCK_REALTIME of the last time that all went well.
+        #: CLOCK_REALTIME: what was recorded until then is on disk.
         self.last_ns = 0
         self.bytes = sum(os.fstat(fd.fileno()).st_size for fd in files.values())
         self.problem = ""
@@ -154,6 +154,7 @@ class Job:
 
     def step(self) -> None:
         """Write what is new of all rings; what goes wrong is told in `problem`."""
+        began_ns = time.time_ns()
         try:
             self._write_meta()
             for ring in self.rings:
@@ -161,7 +162,7 @@ class Job:
         except OSError as error:
             self.problem = f"the last spill failed: {error.strerror or error}"
         else:
-            self.problem, self.last_ns = self._lacks, time.time_ns()
+            self.problem, self.last_ns = self._lacks, began_ns
 
     def _write_meta(self) -> None:
         meta = self.meta

@@ -124,7 +124,9 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class SpillInfo(msgspec.Struct, frozen=True):
-    """How the copy on disk stands. `last_ns` is CLOCK_REALTIME, 0 before the first time."""
+    """How the copy on disk stands. What was recorded until `last_ns` of CLOCK_REALTIME is in it; 0
+    before the first time.
+    """
 
     directory: str
     every_ns: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -206,6 +207,23 @@ def test_a_disk_that_fails_is_told_of_and_ends_nothing(
     assert "Input/output error" in job.problem and not job.last_ns
     job.step()
     assert not job.problem and job.last_ns
+
+
+def test_what_came_while_it_was_written_is_not_said_to_be_on_disk(
+    tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path)
+    sync, written_ns = os.fdatasync, 0
+
+    def slow(fd: int) -> None:
+        nonlocal written_ns
+        written_ns = written_ns or time.time_ns()
+        sync(fd)
+
+    patch.setattr(os, "fdatasync", slow)
+    job.step()
+    # data_head was read by then: a sample of this moment is not in it.
+    assert 0 < job.last_ns <= written_ns
 
 
 def test_the_description_is_rewritten_in_turn_and_the_one_before_stays(tmp_path: Path) -> None:
