@@ -105,7 +105,8 @@ def compare(data: Data, theirs: dict[str, list[tuple[Any, Any]]]) -> int:
             if table.get("callchain") is not None:
                 # The marks between kernel and user space are not among perf's.
                 chain = [ip for ip in value(table, "callchain", row) if ip < 2**64 - 4096]
-                assert chain == [one["ip"] for one in about["callchain"]]
+                said = [one["ip"] for one in about["callchain"]]
+                assert chain == said, (table.kind.name, row, sample)
                 compared += 1
             assert value(table, "comm", row) == about["comm"], (table.kind.name, about)
             for name, said in fields.items():

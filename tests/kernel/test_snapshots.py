@@ -181,7 +181,8 @@ def test_the_rings_stay_though_the_recording_is_claimed_before_they_are_copied(
     recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
     one.ask("call", 100)
     with Connection(current()) as client:
-        begun, _ = client.call("BeginSnapshot", messages.Named("flight"), messages.Snapshot)
+        begun, told = client.call("BeginSnapshot", messages.Named("flight"), messages.Snapshot)
+        told[0].close()
         assert begun.cpus == [0]
         recording.claim()
         copied, fds = client.call("CopyRing", messages.CopyRing(0), messages.RingCopied)
@@ -292,7 +293,8 @@ def test_copies_that_nobody_reads_do_not_pile_up(caller: Caller, eventually: Eve
     one.ask("call", 2000)
     broker = status().broker.pid
     with Connection(current()) as client:
-        client.call("BeginSnapshot", messages.Named("flight"), messages.Snapshot)
+        _, told = client.call("BeginSnapshot", messages.Named("flight"), messages.Snapshot)
+        told[0].close()
         # The broker stops reading as well, and then the socket takes no more.
         client.channel.sock.setblocking(False)
         with suppress(BlockingIOError):

@@ -74,10 +74,11 @@ def test_perf_script_resolves_user_code_by_the_mappings_of_the_snapshot(data: Pa
 
 def test_perf_evlist_tells_the_events_apart(data: Path) -> None:
     text = perf("evlist", "-v", "--input", str(data))
-    first, second = [line for line in text.splitlines() if not line.startswith("#")]
+    first, second, beside = [line for line in text.splitlines() if not line.startswith("#")]
     assert first.startswith("sched:sched_switch: type: 2") and "RAW" in first
     assert second.startswith("cpu-clock: type: 1") and "freq: 1" in second
     assert "write_backward: 1" in first and "sample_id_all: 1" in first
+    assert beside.startswith("dummy:u: type: 1") and "mmap2: 1" in beside and "task: 1" in beside
 
 
 def test_perf_report_counts_both_events(data: Path) -> None:
@@ -92,9 +93,13 @@ def test_perf_finds_the_build_ids_of_kernel_and_files(data: Path) -> None:
     found = {path: id for id, path in lines}
     kernel = build_id.in_notes(Path("/sys/kernel/notes").read_bytes())
     assert kernel is not None and found["[kernel.kallsyms]"] == kernel.hex()
-    libc = next(path for path in found if "/libc.so" in path)
-    ours = build_id.of_file(os.fsencode(libc))
-    assert ours is not None and found[libc] == ours.hex()
+    # Of files it lists only those that it finds samples in before it has heard of any exec.
+    mapped = perf("script", "--show-mmap-events", "-i", str(data))
+    theirs = dict(re.findall(r"<([0-9a-f]{40})>\]: \S+ (.*/libc\.so\S*)", mapped)[::-1])
+    assert theirs
+    for id, path in theirs.items():
+        ours = build_id.of_file(os.fsencode(path))
+        assert ours is not None and id == ours.hex()
 
 
 def test_the_header_says_where_when_and_by_which_command(data: Path) -> None:

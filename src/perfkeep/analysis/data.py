@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perfkeep.abi.perf_data import Feature
-from perfkeep.abi.perf_event import Type
+from perfkeep.abi.perf_event import Software, Type
 from perfkeep.abi.records import Record
 from perfkeep.errors import UsageError
 from perfkeep.formats.perf_data.coverage import Clock
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _TYPE_SIZE = struct.Struct("=IHH")
 _CLOCK = struct.Struct("=IIQQ")
+_OF_PROCESSES = (Record.COMM, Record.FORK, Record.MMAP, Record.MMAP2)
 
 
 class Data:
@@ -65,7 +66,8 @@ class Data:
         self.unknown = self._decoded.unknown
         self.malformed = sum(one.malformed for one in self._decoded.tables)
         self.unread_bytes = len(file.data) - self._decoded.end + file.unread
-        self.tables = self._named(self._decoded.tables)
+        shown = [one for one in self._decoded.tables if len(one) or not _is_dummy(one.kind)]
+        self.tables = self._named(shown)
         for table in self.tables.values():
             self._add_context(table)
 
@@ -110,23 +112,29 @@ class Data:
             yield kind, data[at : at + size]
 
     @cached_property
-    def tasks(self) -> Tasks:
+    def _told(self) -> list[tuple[int, memoryview, int]]:
+        """(type, bytes, ns) of the records that tell of processes, in the order of time."""
         clock = Clock(self.file.events)
         found = [
             (kind, record, clock.time(record, 0) or 0)
             for kind, record in self.others()
-            if kind in (Record.COMM, Record.FORK)
+            if kind in _OF_PROCESSES
         ]
-        return Tasks(sorted(found, key=lambda one: one[2]))
+        return sorted(found, key=lambda one: one[2])
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        return Tasks(self._told)
 
     @cached_property
     def symbolizer(self) -> Symbolizer:
         """Names the functions of this file's samples."""
-        from perfkeep.analysis.symbolize import Mappings, Symbolizer
+        from perfkeep.analysis.mappings import Mappings
+        from perfkeep.analysis.symbolize import Symbolizer
         from perfkeep.formats.perf_data.build_ids import build_ids
         from perfkeep.symbols.table import from_kallsyms
 
-        mappings = Mappings(self.others())
+        mappings = Mappings(self._told)
         kernel = None
         # The kernel lies elsewhere after each boot.
         text = self._kallsyms()
@@ -207,6 +215,11 @@ def _text_of(kallsyms: bytes) -> set[int]:
     """Where kallsyms says that the kernel begins."""
     found = re.findall(rb"^([0-9a-f]{8,16}) [Tt] (?:_text|_stext)$", kallsyms, re.MULTILINE)
     return {int(one, 16) for one in found} - {0}
+
+
+def _is_dummy(kind: Kind) -> bool:
+    """An event that is there only for records of processes."""
+    return kind.attr.type == Type.SOFTWARE and kind.attr.config == Software.DUMMY
 
 
 def _short(kind: Kind) -> str:

@@ -52,13 +52,17 @@ def frames(table: Table, symbolizer: Symbolizer) -> tuple[Ints, Ints, list[Funct
     pid, chain, ip = table.get("pid"), table.get("callchain"), table.get("ip")
     if pid is None or (chain is None and ip is None):
         raise UsageError(f"{table.kind.name} does not record where its samples were taken")
+    time = table.get("time")
+    spaces = symbolizer.mappings.at(
+        pid.values.astype("i8"), None if time is None else time.values.astype("i8")
+    )
     if chain is None or chain.offsets is None:
         assert ip is not None
-        codes, functions = symbolizer.functions(pid.values.astype("i8"), ip.values)
+        codes, functions = symbolizer.functions(spaces, ip.values)
         return np.arange(len(table) + 1), codes, functions
-    pids = np.repeat(pid.values.astype("i8"), np.diff(chain.offsets))
+    spaces = np.repeat(spaces, np.diff(chain.offsets))
     real = chain.values < np.uint64(CONTEXTS)
-    codes, functions = symbolizer.functions(pids[real], chain.values[real])
+    codes, functions = symbolizer.functions(spaces[real], chain.values[real])
     kept = np.append(0, np.cumsum(real))
     return kept[chain.offsets], codes, functions
 

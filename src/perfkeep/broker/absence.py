@@ -109,7 +109,8 @@ class Absence:
         dead = {*cpus.possible().difference(cpus.online()), *went}
         for recording in list(self.recordings.registry):
             self._note_offline(recording, dead)
-            if not self.missing(recording).cpus:
+            missing = self.missing(recording)
+            if not missing.cpus and not missing.sideband_cpus:
                 continue
             if recording.id in self.sent:
                 self.sent[recording.id].update(went)
@@ -140,6 +141,8 @@ class Absence:
         wanted = online if recording.every_cpu else online.intersection(recording.cpus)
         there = {event.cpu for event in recording.events()} - set(recording.offline)
         kinds = {kind.id: kind.kind for kind in recording.kinds.values()}
+        kind, sideband = recording.sideband_kind, recording.sideband
+        told = sideband.cpus - set(recording.offline) if sideband is not None else set()
         lost_files = recording.spill is not None and not recording.spill_files
         return messages.Missing(
             recording.name,
@@ -148,6 +151,8 @@ class Absence:
             sorted(wanted - there),
             recording.ring.bytes_per_cpu,
             recording.spill.directory if recording.spill and lost_files else None,
+            kind,
+            sorted(wanted - told) if kind is not None else [],
         )
 
     # --- coming back ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import time
 from perfkeep.broker.log import say
 from perfkeep.wire.socket import Peer
 
-#: What changes nothing is logged only when it is refused.
+#: What changes nothing, or belongs to a Start, is logged only when it is refused.
 _LOOKS = frozenset(
     [
         "GetStatus",
@@ -24,6 +24,8 @@ _LOOKS = frozenset(
         "ShowEvent",
         "Stat",
         "Stage",
+        "AddSideband",
+        "AddProcesses",
         "Reopen",
         "BeginSnapshot",
         "CopyRing",

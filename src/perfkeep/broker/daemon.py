@@ -137,6 +137,7 @@ class Daemon:
         held = recover(self.recordings.keeper, self.recordings.registry)
         self._watch_keeper()
         self._watch_cpus(held)
+        self._watch_sidebands()
         if self.first:
             self.absence.restore(self._take_given())
         else:
@@ -224,6 +225,15 @@ class Daemon:
             say(f"CPUs that come and go will not be noticed: {error}")
             return
         self.service.selector.register(self.uevents, selectors.EVENT_READ, self._look_at_cpus)
+
+    def _watch_sidebands(self) -> None:
+        wakeups = self.recordings.wakeups
+        for recording in self.recordings.registry:
+            if recording.sideband is not None:
+                wakeups.watch(recording.sideband)
+        self.service.selector.register(
+            wakeups, selectors.EVENT_READ, self.recordings.read_sidebands
+        )
 
     def _look_at_cpus(self) -> None:
         from perfkeep.kernel.uevents import heard

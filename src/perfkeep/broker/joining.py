@@ -135,7 +135,7 @@ def join(
         ring = _make_ring(keeper, recording, cpu, fd, key, value)
     else:
         if not adopted:
-            _redirect(fd, ring)
+            redirect(fd, ring)
             undo.push(partial(detach, fd))
         keeper.put(key, value, fd.fileno())
     ring.users += 1
@@ -157,7 +157,7 @@ def _make_ring(
     return ring
 
 
-def _redirect(fd: OwnedFd, ring: MappedRing) -> None:
+def redirect(fd: OwnedFd, ring: MappedRing) -> None:
     try:
         fcntl.ioctl(fd.fileno(), Ioctl.SET_OUTPUT, ring.owner.fileno())
     except OSError as error:

@@ -15,13 +15,14 @@ from perfkeep.broker.absence import Absence
 from perfkeep.broker.audit import Audit
 from perfkeep.broker.collect import over
 from perfkeep.broker.connection import Connection
-from perfkeep.broker.permission import sees
+from perfkeep.broker.permission import Level, find, sees
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.redacting import Redactor, check_physical, may_see_kernel
 from perfkeep.broker.registry import Recording
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.memfd import is_sealed
 from perfkeep.wire import messages
 from perfkeep.wire.instance import Instance
 from perfkeep.wire.messages import (
@@ -195,6 +196,26 @@ class Methods:
             raise BrokerError(errno.EACCES, "only an opener that the broker sent may do that")
         return self.recordings.registry.kind(connection.opens_for)[0]
 
+    def AddSideband(self, connection: Connection, request: messages.AddSideband) -> Answer:
+        recording = self._mine(connection, request.name)
+        self.recordings.add_sideband(recording, request, _staged(connection))
+        return Nothing(), []
+
+    def AddProcesses(self, connection: Connection, request: messages.Named) -> Answer:
+        """The staged fd is a file of records, of what ran before the sideband came."""
+        fds, recording = _staged(connection), self._mine(connection, request.name)
+        if len(fds) != 1 or recording.sideband is None:
+            raise BrokerError(errno.EINVAL, "one file, for a recording with a sideband")
+        if not is_sealed(fds[0]):
+            raise BrokerError(errno.EINVAL, "what ran before is told in a sealed memfd")
+        recording.sideband.scan(self.recordings.keeper, fds[0])
+        return Nothing(), []
+
+    def _mine(self, connection: Connection, name: str) -> Recording:
+        if connection.opens_for:
+            return self._opened_for(connection)
+        return find(self.recordings.registry, connection.peer, name, Level.OWN, "add to")
+
     def Reopen(self, connection: Connection, request: messages.ById) -> Answer:
         return self.views.reopen(connection.peer, request.id, request.cpu)
 
@@ -205,10 +226,18 @@ class Methods:
             connection.redactor.close()
             connection.redactor = None
         owns = connection.peer.uid in (0, answer.recording.owner.uid)
-        if not owns and not may_see_kernel():
+        redacts = not owns and not may_see_kernel()
+        if redacts:
             check_physical(answer)
             connection.redactor = Redactor(self.house.redactor, answer.kinds)
-        return answer, []
+        recording = self.recordings.registry.named(named.name)
+        sideband = recording.sideband if recording is not None else None
+        if sideband is None:
+            return answer, []
+        sideband.read(self.recordings.keeper)
+        fd, size = sideband.copy(kernel=not redacts)
+        told = messages.Told(sideband.kind, sideband.kernel_ids, size, sideband.complete)
+        return msgspec.structs.replace(answer, sideband=told), [fd]
 
     def CopyRing(self, connection: Connection, request: messages.CopyRing) -> Answer:
         """Runs in a thread: the copy of a large ring must not hold up other clients."""

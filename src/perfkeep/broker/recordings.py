@@ -33,6 +33,7 @@ from perfkeep.broker.remembered import (
     spill_key,
     value_of,
 )
+from perfkeep.broker.sideband import Sideband, Wakeups
 from perfkeep.broker.spill import Job, Spiller
 from perfkeep.broker.spill import check as check_file
 from perfkeep.broker.state import State, boot_id
@@ -106,6 +107,7 @@ class Recordings:
         self.policy = policy
         self.registry = Registry()
         self.spiller = Spiller()
+        self.wakeups = Wakeups()
         self.views = Views(self.registry, self.spiller.jobs)
         #: When the next recording expires, by CLOCK_BOOTTIME.
         self.next_expiry: int | None = None
@@ -212,6 +214,25 @@ class Recordings:
             self.remember(recording)
         self.show(recording)
         return messages.Started(recording.id, recording.name, list(ids))
+
+    def add_sideband(
+        self, recording: Recording, request: messages.AddSideband, fds: list[OwnedFd]
+    ) -> None:
+        """Have the kernel tell of processes beside this recording."""
+        sideband = recording.sideband or Sideband(recording.prefix, request.kind)
+        self.wakeups.forget(sideband)
+        try:
+            sideband.add(self.keeper, request.cpus, fds)
+            if recording.sideband is None:
+                recording.sideband, recording.sideband_kind = sideband, request.kind
+                self.remember(recording)
+        finally:
+            self.wakeups.watch(sideband)
+
+    def read_sidebands(self) -> None:
+        """Take up what the kernel told; called when it woke us."""
+        for sideband in self.wakeups.ready():
+            sideband.read(self.keeper)
 
     def show(self, recording: Recording) -> None:
         """Have sysfs and the copy on disk follow a change. That they cannot is no reason to end a
@@ -339,9 +360,17 @@ class Recordings:
         self.keeper.drop(recording.prefix)
         self.state.forget(recording.name)
         self.spiller.drop(recording.id)
+        self._end_sideband(recording)
         self.graves += [*recording.events(), *recording.rings.values()]
         self.registry.remove(recording)
         self.show(recording)
+
+    def _end_sideband(self, recording: Recording) -> None:
+        if recording.sideband is not None:
+            self.wakeups.forget(recording.sideband)
+            # Lists are cleared from their end: others wait for their rings, nobody for these.
+            self.graves[:0] = recording.sideband.close()
+            recording.sideband = recording.sideband_kind = None
 
     def claim_event(self, peer: Peer, fd: OwnedFd) -> None:
         """PERF_EVENT_IOC_CLAIM: take the event behind this fd out of the registry.
@@ -365,6 +394,7 @@ class Recordings:
                 self.state.save(recording, self.registry)
             remember(self.keeper, recording)
         else:
+            self._end_sideband(recording)
             self.keeper.drop(recording.prefix)
             self.state.forget(recording.name)
         self.show(recording)

@@ -18,6 +18,7 @@ from perfkeep.broker.remembered import (
     spill_key,
 )
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.sideband import Sideband
 from perfkeep.kernel import perf_fd
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
@@ -67,6 +68,9 @@ def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -
         elif key.startswith(recording.prefix + b"r/"):
             gone = msgspec.json.decode(item.value, type=messages.KindInSnapshot)
             recording.retired[gone.id] = gone
+    if recording.sideband_kind is not None:
+        recording.sideband = Sideband(recording.prefix, recording.sideband_kind)
+        recording.sideband.recover(mine)
     for key, item in mine.items():
         if key.startswith(recording.prefix + b"b/"):
             id = int(key.split(b"/")[2])
@@ -115,6 +119,8 @@ def hand_over(keeper: KeeperLink, registry: Registry, uevents: int) -> None:
             keeper.put(retired_key(recording, gone.id), msgspec.json.encode(gone))
         for cpu, file in recording.spill_files.items():
             keeper.put(spill_key(recording, cpu), b"", file.fileno())
+        if recording.sideband is not None:
+            recording.sideband.hand_over(keeper)
         for kind in recording.kinds.values():
             keeper.put(kind_key(recording, kind.id), msgspec.json.encode(kind.kind))
             remember_before(keeper, recording, kind)

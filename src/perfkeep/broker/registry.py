@@ -8,11 +8,15 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire.messages import Counts, Gap, Kind, KindInSnapshot, Owner, Ring, Spill
+
+if TYPE_CHECKING:
+    from perfkeep.broker.sideband import Sideband
 
 # A leading dash would read as an option; a slash would not fit a file name in sysfs.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -69,6 +73,8 @@ class Recording:
         "retired",
         "ring",
         "rings",
+        "sideband",
+        "sideband_kind",
         "spill",
         "spill_files",
         "target",
@@ -97,6 +103,9 @@ class Recording:
         #: Why events could not be opened again; they are still to be.
         self.problem = ""
         self.spill: Spill | None = None
+        #: How its sideband is opened; None: it has none.
+        self.sideband_kind: Kind | None = None
+        self.sideband: Sideband | None = None
         #: By CPU; -1 is the meta file.
         self.spill_files: dict[int, OwnedFd] = {}
         self.kinds: dict[int, KindOfEvent] = {}

@@ -6,6 +6,8 @@ A recording lies on the keeper's shelf under its id R:
     R/k/K/                  the Kind of event with id K
     R/r/K/                  which events of kind K left; the rings still hold records of theirs
     R/b/K/                  what events of kind K counted before they died
+    R/a/CPU/N/              an event of its sideband, see broker.sideband
+    R/p/N/                  what its sideband has told
     R/s/CPU/                a file that the ring is spilled to, with its fd; CPU -1: the meta file
     R/e/K/CPU/N/            one event of it, with its fd, and its ring when it owns one; N is the
                             kernel's id of the event
@@ -20,7 +22,7 @@ import msgspec
 
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.registry import KindOfEvent, Recording
-from perfkeep.wire.messages import Gap, Owner, Ring, Spill
+from perfkeep.wire.messages import Gap, Kind, Owner, Ring, Spill
 
 IDS = b"#ids"
 UEVENTS = b"#uevents"
@@ -50,6 +52,7 @@ class RecordingValue(msgspec.Struct):
     offline: list[int] = []
     problem: str = ""
     spill: Spill | None = None
+    sideband_kind: Kind | None = None
 
     def recording(self) -> Recording:
         """What it was made of, still without kinds, events and rings."""

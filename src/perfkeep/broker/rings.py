@@ -23,12 +23,12 @@ from typing import NamedTuple
 
 from perfkeep.abi.perf_event import DATA_HEAD_OFFSET
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.memfd import SEALS
 
 _HEAD_WORD = DATA_HEAD_OFFSET // 8
 _MASK64 = (1 << 64) - 1
 #: How often a ring is copied at most: whoever fills it faster than that keeps nobody waiting.
 _TRIES = 4
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class RingCopy(NamedTuple):
@@ -108,7 +108,7 @@ class MappedRing:
                 moved = (before - after if self.backward else after - before) & _MASK64
                 if moved <= self.bytes // 2:
                     break
-            fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+            fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, SEALS)
         except BaseException:
             fd.close()
             raise

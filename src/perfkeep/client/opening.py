@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from perfkeep import events
@@ -222,6 +223,22 @@ def threads(pid: int, seen: set[int]) -> Iterator[int]:
             return
         seen |= new
         yield from sorted(new)
+
+
+@contextmanager
+def tasks(target: str) -> Iterator[tuple[list[int], OpenFlag]]:
+    """The tasks to open an event for, as perf_event_open(2) wants them named."""
+    word, _, rest = target.partition(" ")
+    if word == "cgroup":
+        with cgroup_directory(rest) as directory:
+            yield [directory.fileno()], OpenFlag.PID_CGROUP
+    elif word == "pid":
+        found = list(threads(int(rest), set()))
+        if not found:
+            raise UsageError(f"process {rest} has ended")
+        yield found, OpenFlag(0)
+    else:
+        yield [-1], OpenFlag(0)
 
 
 def open_events(chosen: Sequence[Wanted], to: Target, call_chains: bool = False) -> Opened:

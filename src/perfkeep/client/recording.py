@@ -169,7 +169,7 @@ def start(
         KernelRefused: the kernel said no; the message names the setting or limit.
         BrokerError: EEXIST: the name is taken.
     """
-    from perfkeep.client import limits, opening
+    from perfkeep.client import limits, opening, sideband
     from perfkeep.units import parse_size
 
     to = opening.target(None if cpus is None else tuple(cpus), pid, cgroup)
@@ -194,6 +194,9 @@ def start(
         started = _start(request, opened.fds, spill, spill_every)
     finally:
         opened.close()
+    problem = sideband.add(started.name, opened.kinds, str(to), to.cpus)
+    if problem:
+        opened.notes.append(f"processes that end are not named in snapshots: {problem}")
     return Recording(started.name, opened.notes)
 
 

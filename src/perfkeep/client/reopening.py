@@ -5,8 +5,6 @@ With the rights of whoever runs this, like everything that opens events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -39,7 +37,7 @@ def open_again(missing: messages.Missing) -> Reopened:
     found = Reopened()
     try:
         known = {id: _event(kind) for id, kind in missing.kinds.items()}
-        with _tasks(missing.target) as (tasks, flags):
+        with opening.tasks(missing.target) as (tasks, flags):
             for task in tasks:
                 for cpu in missing.cpus:
                     _open_cpu(missing, known, found, task, cpu, flags)
@@ -85,22 +83,6 @@ def _type(pmu: str) -> int:
         return pmus.type_of(pmu)
     except OSError:
         return -1
-
-
-@contextmanager
-def _tasks(target: str) -> Iterator[tuple[list[int], OpenFlag]]:
-    """The tasks to open an event for, as perf_event_open(2) wants them named."""
-    word, _, rest = target.partition(" ")
-    if word == "cgroup":
-        with opening.cgroup_directory(rest) as directory:
-            yield [directory.fileno()], OpenFlag.PID_CGROUP
-    elif word == "pid":
-        threads = list(opening.threads(int(rest), set()))
-        if not threads:
-            raise UsageError(f"process {rest} has ended")
-        yield threads, OpenFlag(0)
-    else:
-        yield [-1], OpenFlag(0)
 
 
 def _open_cpu(

@@ -19,6 +19,7 @@ from perfkeep.abi.perf_event import Attr
 from perfkeep.client.aside import AsideFile
 from perfkeep.client.connection import Connection, again
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
+from perfkeep.formats.perf_data.told import without_mappings
 from perfkeep.kernel import procfs
 from perfkeep.kernel.limits import most_frames
 from perfkeep.records.bound import longest
@@ -162,24 +163,38 @@ def take(
 def _write(
     name: str, out: BinaryIO, window: Window, progress: Progress | None
 ) -> tuple[Coverage, RecordingInfo]:
-    connection, begun = again(lambda: _begin(name))
+    connection, begun, data = again(lambda: _begin(name))
     with connection:
         if begun.cpus:
             connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
         events = [describe(kind) for kind in begun.kinds]
-        host = procfs.scan()
+        told, wanted = memoryview(data), None
+        if begun.sideband is not None:
+            events.append(_describe_sideband(begun.sideband))
+            # Who is known need not be looked for.
+            wanted = without_mappings(told) if begun.sideband.complete else None
+        host = procfs.scan(wanted)
         with closing(_rings(connection, begun, progress)) as rings:
-            coverage = write_snapshot(out, events, rings, host, window, list(sys.argv))
+            coverage = write_snapshot(out, events, rings, host, window, list(sys.argv), told)
     return coverage, begun.recording
 
 
-def _begin(name: str) -> tuple[Connection, messages.Snapshot]:
+def _begin(name: str) -> tuple[Connection, messages.Snapshot, bytes]:
     connection = Connection(instance.current())
     try:
-        return connection, connection.call("BeginSnapshot", Named(name), messages.Snapshot)[0]
+        begun, fds = connection.call("BeginSnapshot", Named(name), messages.Snapshot)
+        told = b""
+        if begun.sideband is not None:
+            with fds[0] as fd:
+                told = os.pread(fd.fileno(), begun.sideband.bytes, 0)
+        return connection, begun, told
     except BaseException:
         connection.close()
         raise
+
+
+def _describe_sideband(told: messages.Told) -> EventDesc:
+    return EventDesc(told.kind.name, Attr.unpack(told.kind.attr), told.kernel_ids, None)
 
 
 def describe(kind: messages.KindInSnapshot) -> EventDesc:

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from perfkeep.client.connection import Connection
 from perfkeep.client.reopening import open_again, spill_again
+from perfkeep.client.sideband import add_again
 from perfkeep.wire import messages
 from perfkeep.wire.instance import Instance
 
@@ -51,6 +52,7 @@ def main() -> None:
             broker.call("Rejoin", request, messages.Nothing)
         finally:
             found.close()
+        add_again(broker, missing)
 
 
 if sys.argv[1:] != ["--try"]:  # that it can be loaded is all that an upgrade asks first

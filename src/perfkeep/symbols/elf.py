@@ -152,11 +152,10 @@ def image(path: str, build_id: str = "") -> Image:
     """
     from perfkeep.symbols.build_id import of_file
 
-    if build_id:
-        there = of_file(os.fsencode(path))
-        if there is not None and there.hex() != build_id:
-            raise DataError(f"{path} is another build than the one that ran", 0)
-    debug = debug_file(build_id) if build_id else ""
+    there = of_file(os.fsencode(path))
+    if build_id and there is not None and there.hex() != build_id:
+        raise DataError(f"{path} is another build than the one that ran", 0)
+    debug = debug_file(there.hex()) if there else ""
     with open(path, "rb") as file:
         if debug and os.path.exists(debug):
             with open(debug, "rb") as more:

@@ -35,6 +35,7 @@ from perfkeep.wire.structs import (
     SpillInfo,
     State,
     Text,
+    Told,
     Tracepoint,
     Usage,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "VARLINK_SERVICE",
     "Access",
     "Add",
+    "AddSideband",
     "ById",
     "Collect",
     "Collected",
@@ -96,6 +98,7 @@ __all__ = [
     "State",
     "Status",
     "Text",
+    "Told",
     "Tracepoint",
     "Upgrade",
     "Usage",
@@ -176,6 +179,20 @@ class Missing(msgspec.Struct, frozen=True):
     ring_bytes: int
     #: Where to make files for a crash copy; None: not now.
     spill: str | None
+    #: How the sideband is opened, and on which of these CPUs it is missing.
+    sideband: Kind | None = None
+    sideband_cpus: list[int] = []
+
+
+class AddSideband(msgspec.Struct, frozen=True):
+    """The staged fds, one for each of `cpus`, tell of processes that come and go, beside the
+    recording: the first on each CPU owns a ring of wire.sideband.RING_BYTES there, which takes the
+    place of one that was there before. What runs already is told by AddProcesses.
+    """
+
+    name: Name
+    kind: Kind
+    cpus: list[Cpu]
 
 
 class Collect(msgspec.Struct, frozen=True):
@@ -274,6 +291,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     recording: RecordingInfo
     kinds: list[KindInSnapshot]
     cpus: list[int]
+    sideband: Told | None = None
 
 
 class CopyRing(msgspec.Struct, frozen=True):
@@ -336,6 +354,8 @@ METHODS: dict[str, tuple[type[msgspec.Struct], type[msgspec.Struct]]] = {
     "Upgrade": (Upgrade, Nothing),
     "GetMissing": (Nothing, Missing),
     "Rejoin": (Rejoin, Nothing),
+    "AddSideband": (AddSideband, Nothing),
+    "AddProcesses": (Named, Nothing),
     "Reopen": (ById, Reopened),
     "BeginSnapshot": (Named, Snapshot),
     "CopyRing": (CopyRing, RingCopied),

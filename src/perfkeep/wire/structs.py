@@ -203,3 +203,14 @@ class Usage(msgspec.Struct, frozen=True):
     most_recordings: int | None
     most_events: int | None
     most_ring_bytes: int | None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the sideband of a recording told of processes: records of `bytes` in a sealed memfd that
+    rides along. `complete`: whatever lives or has ended of late on its CPUs is in them.
+    """
+
+    kind: Kind
+    kernel_ids: dict[int, list[int]]
+    bytes: int
+    complete: bool

@@ -6,15 +6,16 @@ import json
 import struct
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 pytest.importorskip("duckdb")
 
 from perfkeep.abi.perf_event import Sample
-from perfkeep.abi.records import Record
+from perfkeep.abi.records import MISC_COMM_EXEC, Record
 from perfkeep.analysis.data import Data
+from perfkeep.analysis.mappings import Mappings
 from perfkeep.analysis.stacks import default_event, shares, stacks
-from perfkeep.analysis.symbolize import Mappings
 from perfkeep.errors import UsageError
 from perfkeep.formats.folded import folded
 from perfkeep.formats.perf_data.event import EventDesc
@@ -78,15 +79,26 @@ def test_the_same_address_of_two_processes_is_two_things() -> None:
 
 def test_a_child_has_what_its_parent_had_and_a_later_mapping_counts() -> None:
     fork = EVENT.other(Record.FORK, struct.pack("=IIIIQ", 6, 5, 6, 5, 1), 1)
+    exec = bytearray(EVENT.comm(6, 6, b"x"))
+    struct.pack_into("=H", exec, 4, MISC_COMM_EXEC)
     mappings = Mappings(
-        (struct.unpack_from("=I", one)[0], memoryview(one))
-        for one in (
-            mmap(5, 0x1000, 0x1000, "/old"), mmap(5, 0x3000, 0x1000, "/other"), fork,
-            mmap(5, 0x1800, 0x1000, "/new"),
+        (struct.unpack_from("=I", one)[0], memoryview(one), time)
+        for one, time in (
+            (mmap(5, 0x1000, 0x1000, "/old"), 10), (mmap(5, 0x3000, 0x1000, "/other"), 10),
+            (fork, 20), (mmap(5, 0x1800, 0x1000, "/new"), 30), (exec, 40),
+            (mmap(6, 0x800, 0x3000, "/exec"), 50),
         )
     )  # fmt: skip
-    assert [one.path for one in mappings.of(6)] == ["/new", "/other"]
-    assert mappings.of(99) == []
+
+    def paths(pid: int, time: int) -> list[str]:
+        (number,) = mappings.at(np.array([pid]), np.array([time], "u8")).tolist()
+        return [one.path for one in mappings.spaces[number].mappings]
+
+    assert paths(5, 60) == ["/new", "/other"]
+    assert paths(6, 25) == ["/old", "/other"]
+    assert paths(6, 60) == ["/exec"]
+    assert paths(99, 25) == []
+    assert mappings.at(np.array([5, 6, 99]), None).tolist() == [1, 2, 0]
 
 
 def test_shares_count_what_was_taken_in_a_function_and_in_what_it_called() -> None:

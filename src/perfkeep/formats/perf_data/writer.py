@@ -1,6 +1,6 @@
 """Writes a snapshot as perf.data, ring by ring.
 
-    header │ ids │ attrs │ names and mappings │ ring │ ring │ … │ features
+    header │ ids │ attrs │ what runs now │ ring │ ring │ … │ what was told of processes │ features
 
 perf sorts what it reads by time, so rings are written as they come.
 """
@@ -13,14 +13,13 @@ from typing import BinaryIO
 
 import perfkeep
 from perfkeep.abi.perf_data import HEADER, MAGIC, SECTION, Feature
-from perfkeep.abi.perf_event import Flag, Sample
+from perfkeep.abi.perf_event import Flag
 from perfkeep.formats.perf_data import synthesized
 from perfkeep.formats.perf_data.coverage import Clock, Coverage, RingCopy, Window, cut
 from perfkeep.formats.perf_data.event import EventDesc, attr_size, pack_attr
 from perfkeep.formats.perf_data.features import sections
 from perfkeep.formats.perf_data.host import HostFacts
-
-_TRAILER = Sample.TID | Sample.TIME | Sample.ID | Sample.STREAM_ID | Sample.CPU | Sample.IDENTIFIER
+from perfkeep.formats.perf_data.told import relevant
 
 
 def _trailer_size(events: Sequence[EventDesc]) -> int:
@@ -28,7 +27,7 @@ def _trailer_size(events: Sequence[EventDesc]) -> int:
     first = events[0].attr
     if not first.flags & Flag.SAMPLE_ID_ALL:
         return 0
-    return 8 * int(first.sample_type & _TRAILER).bit_count()
+    return 8 * int(first.sample_type & synthesized.TRAILER).bit_count()
 
 
 def _write_attrs(out: BinaryIO, events: Sequence[EventDesc]) -> tuple[int, int, int]:
@@ -67,6 +66,7 @@ def write_snapshot(
     host: HostFacts,
     window: Window,
     command: Sequence[str],
+    told: memoryview | bytes = b"",
 ) -> Coverage:
     """Write a whole perf.data file.
 
@@ -76,6 +76,7 @@ def write_snapshot(
         rings: taken one by one; each is done with before the next is asked for.
         window: the span to keep, in ns of the recording's clock.
         command: the words that made the snapshot.
+        told: records that the sideband told of processes.
 
     Raises:
         OSError: of writing.
@@ -94,6 +95,7 @@ def write_snapshot(
         # Released on a full disk as well: whoever owns the ring's memory wants to unmap it.
         with kept:
             out.write(kept)
+    out.write(b"".join(relevant(memoryview(told), coverage.first_ns)))
     data_size = out.tell() - data_at
     found = sections(events, host, coverage, command, perfkeep.__version__)
     bitmap = _write_features(out, found)

@@ -1,0 +1,136 @@
+"""What ran: the kernel's own records of processes, kept while they may still matter.
+
+    FORK, COMM, MMAP2, NAMESPACES, EXIT      by the task that each tells of
+    KSYMBOL, BPF_EVENT                       the kernel's own, together
+
+A task has its records as long as it lives, however long ago they came. Those of tasks that have
+ended stay until the room is used up; the one that ended first goes first. Records are kept as they
+came: of each nothing is read but its type, its size and whose it is.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+
+from perfkeep.abi.records import Record
+
+#: type, misc, size; then pid and tid, or pid and the parent's pid.
+_HEAD = struct.Struct("=IHHII")
+_TID = struct.Struct("=I")
+
+_OF_TASK = (Record.COMM, Record.NAMESPACES)
+_OF_PROCESS = (Record.MMAP, Record.MMAP2)
+_OF_KERNEL = (Record.KSYMBOL, Record.BPF_EVENT)
+_COME_AND_GO = (Record.FORK, Record.EXIT)
+
+#: For all tasks of a recording, in bytes.
+ROOM = 2 << 20
+#: For one of them: some map and unmap code for ever.
+_ROOM_FOR_ONE = 64 << 10
+_KERNEL = -1
+
+
+def reverse(data: bytes) -> bytes:
+    """Records as they lie in a backward ring, the oldest first."""
+    at, end, found = 0, len(data), []
+    while end - at >= _HEAD.size:
+        _, _, size, _, _ = _HEAD.unpack_from(data, at)
+        if not _HEAD.size <= size <= end - at:
+            break
+        found.append(data[at : at + size])
+        at += size
+    return b"".join(reversed(found))
+
+
+class _Task:
+    __slots__ = ("bytes", "records")
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.bytes = 0
+
+
+class Processes:
+    """The records, bounded.
+
+    Attributes:
+        forgot: records of what may still live had to go, for want of room.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.forgot = False
+        self._room = room
+        self._bytes = 0
+        self._living: dict[int, _Task] = {}
+        self._ended: deque[_Task] = deque()
+
+    def fold(self, data: bytes) -> None:
+        """Take up records, the oldest first. Whatever is none ends them."""
+        at, end = 0, len(data)
+        while end - at >= _HEAD.size:
+            kind, _, size, pid, other = _HEAD.unpack_from(data, at)
+            if size < _HEAD.size or size > end - at:
+                break
+            if kind in _COME_AND_GO:
+                if size >= 24:
+                    (tid,) = _TID.unpack_from(data, at + 16)
+                    self._come_or_go(kind, tid, data[at : at + size])
+            elif kind in _OF_PROCESS:
+                self._add(pid, data[at : at + size])
+            elif kind in _OF_TASK:
+                self._add(other, data[at : at + size])
+            elif kind in _OF_KERNEL:
+                self._add(_KERNEL, data[at : at + size])
+            at += size
+        self._make_room()
+
+    def _come_or_go(self, kind: int, tid: int, record: bytes) -> None:
+        if kind == Record.FORK:
+            self._end(tid)  # that its last owner ended was lost
+            self._add(tid, record)
+        elif tid in self._living:
+            self._add(tid, record)
+            self._end(tid)
+
+    def _add(self, tid: int, record: bytes) -> None:
+        task = self._living.get(tid)
+        if task is None:
+            task = self._living[tid] = _Task()
+        task.records.append(record)
+        task.bytes += len(record)
+        self._bytes += len(record)
+        if task.bytes > _ROOM_FOR_ONE:
+            # Where it came from stays, and the newer half of what it did.
+            gone = task.records[1 : len(task.records) // 2 + 1]
+            del task.records[1 : len(task.records) // 2 + 1]
+            size = sum(map(len, gone))
+            task.bytes -= size
+            self._bytes -= size
+            self.forgot = True
+
+    def _end(self, tid: int) -> None:
+        task = self._living.pop(tid, None)
+        if task is not None:
+            self._ended.append(task)
+
+    def _make_room(self) -> None:
+        while self._bytes > self._room and self._ended:
+            self._bytes -= self._ended.popleft().bytes
+        while self._bytes > self._room:
+            # The one that has been there for longest: whoever looks finds it in /proc.
+            self._bytes -= self._living.pop(next(iter(self._living))).bytes
+            self.forgot = True
+
+    def records(self, kernel: bool = True) -> Iterator[bytes]:
+        """All of them: of each task in the order of time, those that ended first first.
+
+        Args:
+            kernel: also those with addresses of the kernel's.
+        """
+        for task in self._ended:
+            yield from task.records
+        for tid, task in self._living.items():
+            if kernel or tid != _KERNEL:
+                yield from task.records

@@ -1,0 +1,305 @@
+"""The sideband of a recording: a small ring per CPU in which the kernel tells which processes come,
+go, and map what; folded into Processes before it is overwritten.
+
+The kernel wakes us when a quarter of a ring is new, and before a snapshot we look ourselves;
+otherwise it costs nothing. What is read is also appended to a memfd that the keeper holds: the
+next broker knows of every process that this one knew of.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from contextlib import suppress
+from functools import cached_property, partial
+
+import msgspec
+
+from perfkeep.broker.joining import Undo, redirect
+from perfkeep.broker.link import Item, KeeperLink
+from perfkeep.broker.processes import ROOM, Processes, reverse
+from perfkeep.broker.rings import MappedRing
+from perfkeep.errors import BrokerError, Unreachable
+from perfkeep.kernel import perf_fd, refusal
+from perfkeep.kernel.cpus import online
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.memfd import sealed
+from perfkeep.wire.messages import Kind
+from perfkeep.wire.sideband import MOST_SCANNED, RING_BYTES
+from perfkeep.wire.spill import pieces
+
+_MASK64 = (1 << 64) - 1
+#: What may be half-written at the oldest end: a path of 4 KiB in each of four contexts.
+_MARGIN = 4 * (4096 + 256)
+#: Ids of events that have died are remembered, as records carry them; so many for each CPU.
+_MOST_IDS = 256
+
+
+class _EventValue(msgspec.Struct):
+    """Beside an event's fd on the shelf. `last`: data_head up to which its ring has been read."""
+
+    cpu: int
+    last: int = 0
+
+
+class _LogValue(msgspec.Struct):
+    """Beside the log's fd on the shelf."""
+
+    kernel_ids: dict[int, list[int]]
+    scanned: bool
+    lost: bool
+
+
+class _Event:
+    __slots__ = ("cpu", "fd", "key", "last", "ring")
+
+    def __init__(
+        self, cpu: int, fd: OwnedFd, key: bytes, ring: MappedRing | None, last: int
+    ) -> None:
+        self.cpu = cpu
+        self.fd = fd
+        self.key = key
+        #: None: it writes into the ring of another one on its CPU.
+        self.ring = ring
+        self.last = last
+
+    def value(self) -> bytes:
+        return msgspec.json.encode(_EventValue(self.cpu, self.last))
+
+
+def read_new(ring: MappedRing, last: int) -> tuple[bytes, int, bool]:
+    """The records that came after data_head was `last`, the oldest first; data_head now; and
+    whether some of them were overwritten before they were read.
+    """
+    head = ring.head()
+    new = (last - head) & _MASK64
+    length = min(new, ring.bytes)
+    data = b"".join(
+        bytes(ring.data(start, end)) for start, end in pieces(head, length, ring.bytes, True)
+    )
+    moved = (head - ring.head()) & _MASK64
+    safe = max(0, min(length, ring.bytes - moved - _MARGIN))
+    return reverse(data[:safe]), head, new > safe
+
+
+class Sideband:
+    """One recording's.
+
+    Args:
+        prefix: what its keys on the keeper's shelf begin with.
+        kind: how its events are opened.
+
+    Attributes:
+        kernel_ids: of its events by CPU, dead ones too.
+        scanned: what ran before its rings came is known.
+        lost: something was overwritten before it was read.
+    """
+
+    def __init__(self, prefix: bytes, kind: Kind) -> None:
+        self.kind = kind
+        self.kernel_ids: dict[int, list[int]] = {}
+        self.scanned = False
+        self.lost = False
+        self.processes = Processes()
+        self._prefix = prefix
+        self._events: list[_Event] = []
+        self._log: OwnedFd | None = None
+        self._log_bytes = 0
+        self._logs = 0
+
+    @property
+    def cpus(self) -> set[int]:
+        return {event.cpu for event in self._events if event.ring is not None}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every process is known that lives on these CPUs."""
+        return self.scanned and not self.lost and not self.processes.forgot
+
+    # --- what it is made of -------------------------------------------------------------------
+
+    def add(self, keeper: KeeperLink, cpus: list[int], fds: list[OwnedFd]) -> None:
+        """Let events join. The first on a CPU owns its ring, and what was there before goes.
+
+        Raises:
+            BrokerError: EINVAL: not an fd for each · ENOENT: a CPU is offline.
+            OSError: the kernel makes no ring; nothing has changed.
+        """
+        if not fds or len(fds) != len(cpus):
+            raise BrokerError(errno.EINVAL, f"{len(cpus)} CPUs and {len(fds)} fds")
+        if not set(cpus) <= set(online()):
+            raise BrokerError(errno.ENOENT, "a CPU of the sideband is offline")
+        new: list[_Event] = []
+        with Undo() as undo:
+            for cpu, fd in zip(cpus, fds, strict=True):
+                kernel_id = perf_fd.check(fd.fileno())
+                key = b"%sa/%d/%d/" % (self._prefix, cpu, kernel_id)
+                undo.push(partial(keeper.drop, key))
+                owner = next((e for e in new if e.cpu == cpu and e.ring is not None), None)
+                event = _Event(cpu, fd, key, None, 0)
+                if owner is not None and owner.ring is not None:
+                    redirect(fd, owner.ring)
+                    keeper.put(key, event.value(), fd.fileno())
+                else:
+                    try:
+                        keeper.put(key, event.value(), fd.fileno(), RING_BYTES)
+                        event.ring = MappedRing(cpu, fd, key, RING_BYTES, True)
+                    except OSError as error:
+                        raise refusal.of_ring(error, RING_BYTES) from error
+                new.append(event)
+        self.read(keeper)
+        old = [event for event in self._events if event.cpu in cpus]
+        self._events = [event for event in self._events if event.cpu not in cpus] + new
+        for event in new:
+            known = self.kernel_ids.setdefault(event.cpu, [])
+            known.append(perf_fd.event_id(event.fd.fileno()))
+            del known[:-_MOST_IDS]
+        for event in old:
+            keeper.drop(event.key)
+            event.fd.close()
+        self.scanned = False
+        self._renew_log(keeper)
+
+    def fds(self) -> list[OwnedFd]:
+        return [event.fd for event in self._events]
+
+    def close(self) -> list[object]:
+        """What is to be let go of at leisure."""
+        graves: list[object] = [*self._events, self._log]
+        self._events, self._log = [], None
+        return graves
+
+    # --- what it tells ------------------------------------------------------------------------
+
+    def scan(self, keeper: KeeperLink, file: OwnedFd) -> None:
+        """Take up what a client found in /proc."""
+        self._fold(os.pread(file.fileno(), MOST_SCANNED, 0))
+        self.read(keeper)
+        self.scanned, self.lost, self.processes.forgot = True, False, False
+        self._put_log_value(keeper)
+
+    def read(self, keeper: KeeperLink) -> None:
+        """Take up what is new in the rings."""
+        for event in self._events:
+            if event.ring is None or event.ring.head() == event.last:
+                continue
+            data, event.last, lost = read_new(event.ring, event.last)
+            self._fold(data)
+            if lost and not self.lost:
+                self.lost = True
+                self._put_log_value(keeper)
+            _put(keeper, event.key, event.value())
+        if self._log_bytes > 2 * ROOM:
+            self._renew_log(keeper)
+
+    def _fold(self, data: bytes) -> None:
+        self.processes.fold(data)
+        if self._log is not None and data:
+            self._log_bytes += os.write(self._log.fileno(), data)
+
+    def copy(self, kernel: bool) -> tuple[OwnedFd, int]:
+        """All that is known in a sealed memfd, and its bytes; see Processes.records."""
+        data = b"".join(self.processes.records(kernel))
+        return sealed("perfkeep-told", data), len(data)
+
+    # --- what outlives us ---------------------------------------------------------------------
+
+    def _renew_log(self, keeper: KeeperLink) -> None:
+        """Begin a new one with what is known now: the old one only grows."""
+        log = OwnedFd(os.memfd_create("perfkeep-processes", os.MFD_CLOEXEC))
+        data = b"".join(self.processes.records())
+        os.write(log.fileno(), data)
+        old, self._log, self._log_bytes = self._log, log, len(data)
+        self._logs += 1
+        _put(keeper, self._log_key(self._logs), self._log_value(), log.fileno())
+        if old is not None:
+            old.close()
+            with suppress(Unreachable):  # the next keeper is not told of it
+                keeper.drop(self._log_key(self._logs - 1))
+
+    def _log_key(self, number: int) -> bytes:
+        return b"%sp/%d/" % (self._prefix, number)
+
+    def _log_value(self) -> bytes:
+        return msgspec.json.encode(_LogValue(self.kernel_ids, self.scanned, self.lost))
+
+    def _put_log_value(self, keeper: KeeperLink) -> None:
+        _put(keeper, self._log_key(self._logs), self._log_value())
+
+    def hand_over(self, keeper: KeeperLink) -> None:
+        """Give everything to a new keeper."""
+        for event in self._events:
+            size = event.ring.bytes if event.ring is not None else 0
+            keeper.put(event.key, event.value(), event.fd.fileno(), size)
+        if self._log is not None:
+            keeper.put(self._log_key(self._logs), self._log_value(), self._log.fileno())
+
+    def recover(self, items: dict[bytes, Item]) -> None:
+        """Take up what the keeper has."""
+        logs = []
+        for key, item in items.items():
+            if item.fd is None or not key.startswith(self._prefix):
+                continue
+            part = key[len(self._prefix) :].split(b"/")
+            if part[0] == b"a":
+                value = msgspec.json.decode(item.value, type=_EventValue)
+                ring = None
+                if item.ring_bytes:
+                    ring = MappedRing(value.cpu, item.fd, key, item.ring_bytes, True)
+                self._events.append(_Event(value.cpu, item.fd, key, ring, value.last))
+            elif part[0] == b"p":
+                logs.append((int(part[1]), item))
+        # Two: the broker died when it had begun a new one, which is whole.
+        for self._logs, item in sorted(logs, key=lambda log: log[0])[-1:]:
+            log = msgspec.json.decode(item.value, type=_LogValue)
+            self.kernel_ids, self.scanned, self.lost = log.kernel_ids, log.scanned, log.lost
+            self._log = item.fd
+            assert self._log is not None
+            self._log_bytes = os.lseek(self._log.fileno(), 0, os.SEEK_END)
+            self.processes.fold(os.pread(self._log.fileno(), self._log_bytes, 0))
+
+
+def _put(keeper: KeeperLink, key: bytes, value: bytes, fd: int = -1) -> None:
+    """A keeper that has died has a successor in a moment, which is told everything."""
+    with suppress(Unreachable):
+        keeper.put(key, value, fd)
+
+
+class Wakeups:
+    """Which rings have something new, as one fd that can be waited for."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, Sideband] = {}
+
+    @cached_property
+    def _epoll(self) -> select.epoll:
+        return select.epoll()
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def watch(self, sideband: Sideband) -> None:
+        """Until `forget`, which must come before any of its events is closed."""
+        for fd in sideband.fds():
+            self._epoll.register(fd.fileno(), select.EPOLLIN)
+            self._watched[fd.fileno()] = sideband
+
+    def forget(self, sideband: Sideband) -> None:
+        for number in [number for number, one in self._watched.items() if one is sideband]:
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._epoll.unregister(number)
+        del self._watched[number]
+
+    def ready(self) -> set[Sideband]:
+        """Those to be read: all of them. A perf event says only once that there is something new,
+        and has said so to whoever waited for our fd.
+        """
+        found = set(self._watched.values())
+        for number, bits in self._epoll.poll(0):
+            if bits & select.EPOLLHUP:
+                # Its tasks or its CPU are gone, and it would say so for ever.
+                self._forget(number)
+        return found

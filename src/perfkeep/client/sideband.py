@@ -1,0 +1,145 @@
+"""Has the kernel tell of processes beside a recording: opens its sideband, and says what runs now.
+
+Without it samples of a process that ended before a snapshot have no names. That a user may not open
+one is no reason to have no recording.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, Sample, Software, Type
+from perfkeep.client import opening
+from perfkeep.client.connection import Connection, call
+from perfkeep.formats.perf_data.synthesized import TRAILER, process
+from perfkeep.kernel import procfs
+from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.memfd import sealed
+from perfkeep.kernel.syscalls import perf_event_open
+from perfkeep.wire import messages
+from perfkeep.wire.sideband import WATERMARK
+
+NAME = "dummy:u"
+_TELLS = Flag.MMAP | Flag.MMAP2 | Flag.COMM | Flag.COMM_EXEC | Flag.TASK
+#: What not every kernel has, or not every user may; the last is given up first.
+_ALSO = (Flag.BUILD_ID, Flag.KSYMBOL | Flag.BPF_EVENT, Flag.NAMESPACES)
+#: Behind a record that is no sample these say whose it is, and when.
+_NEEDED = Sample.IDENTIFIER | Sample.TIME
+
+
+def kind_for(kinds: Sequence[messages.Kind]) -> messages.Kind | None:
+    """How the sideband of a recording with these events is opened; None: records without id or
+    time could not be put beside theirs.
+    """
+    first = Attr.unpack(kinds[0].attr)
+    if first.sample_type & _NEEDED != _NEEDED or not first.flags & Flag.SAMPLE_ID_ALL:
+        return None
+    flags = _TELLS | Flag.SAMPLE_ID_ALL | Flag.WRITE_BACKWARD | Flag.WATERMARK
+    flags |= Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV
+    for more in _ALSO:
+        flags |= more
+    attr = Attr(
+        type=Type.SOFTWARE,
+        config=Software.DUMMY,
+        sample_type=first.sample_type & TRAILER,
+        sample_period=1,
+        flags=flags | (first.flags & (Flag.USE_CLOCKID | Flag.INHERIT)),
+        clockid=first.clockid,
+        wakeup_events=WATERMARK,
+    )
+    return messages.Kind(NAME, NAME, attr.pack())
+
+
+def open_sideband(
+    kind: messages.Kind, target: str, cpus: Sequence[int]
+) -> tuple[messages.Kind, list[int], list[OwnedFd]]:
+    """(kind as it was opened, the CPU of each fd, the fds), enabled: nothing of this is a sample.
+
+    Raises:
+        OSError: the kernel said no.
+    """
+    attr = Attr.unpack(kind.attr)
+    on: list[int] = []
+    fds: list[OwnedFd] = []
+    try:
+        with opening.tasks(target) as (tasks, flags):
+            for task in tasks:
+                for cpu in cpus:
+                    attr, fd = _open(attr, task, cpu, flags, bool(fds))
+                    fds.append(fd)
+                    on.append(cpu)
+    except BaseException:
+        for fd in fds:
+            fd.close()
+        raise
+    return messages.Kind(NAME, NAME, attr.pack()), on, fds
+
+
+def _open(attr: Attr, task: int, cpu: int, flags: OpenFlag, settled: bool) -> tuple[Attr, OwnedFd]:
+    for less in (Flag(0), *reversed(_ALSO)):
+        attr = attr.with_flags(off=less)
+        try:
+            return attr, perf_event_open(attr, task, cpu, -1, flags)
+        except OSError as error:
+            refused = error.errno in (errno.EINVAL, errno.EACCES, errno.EPERM)
+            if settled or not refused or less == _ALSO[0]:
+                raise
+    raise AssertionError("the last of them raises")
+
+
+def scan(kind: messages.Kind, target: str) -> OwnedFd:
+    """A file in memory with records of what runs now."""
+    trailer = 8 * int(Attr.unpack(kind.attr).sample_type & TRAILER).bit_count()
+    word, _, rest = target.partition(" ")
+    pids = [int(rest)] if word == "pid" else procfs.pids()
+    found = (procfs.process(pid) for pid in pids)
+    data = b"".join(b"".join(process(one, trailer)) for one in found if one is not None)
+    return sealed("perfkeep-scanned", data)
+
+
+def add(name: str, kinds: Sequence[messages.Kind], target: str, cpus: Sequence[int]) -> str:
+    """Have a recording that has begun know of processes. Gives why it cannot, or nothing."""
+    kind = kind_for(kinds)
+    if kind is None:
+        return "its events do not say when they were"
+
+    def ask(method: str, parameters: msgspec.Struct, fds: list[OwnedFd]) -> None:
+        call(method, parameters, fds)
+
+    return _add(ask, name, kind, target, cpus)
+
+
+def add_again(broker: Connection, missing: messages.Missing) -> str:
+    """The same for what an opener is told to open."""
+    if missing.sideband is None or not missing.sideband_cpus:
+        return ""
+
+    def ask(method: str, parameters: msgspec.Struct, fds: list[OwnedFd]) -> None:
+        broker.stage(fds)
+        broker.call(method, parameters, messages.Nothing)
+
+    return _add(ask, missing.name, missing.sideband, missing.target, missing.sideband_cpus)
+
+
+def _add(
+    ask: Callable[[str, msgspec.Struct, list[OwnedFd]], None],
+    name: str,
+    kind: messages.Kind,
+    target: str,
+    cpus: Sequence[int],
+) -> str:
+    fds: list[OwnedFd] = []
+    try:
+        kind, on, fds = open_sideband(kind, target, cpus)
+        ask("AddSideband", messages.AddSideband(name, kind, on), fds)
+        with scan(kind, target) as file:
+            ask("AddProcesses", messages.Named(name), [file])
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for fd in fds:
+            fd.close()
+    return ""

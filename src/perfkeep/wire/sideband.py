@@ -1,0 +1,10 @@
+"""What client and broker agree on about sideband rings."""
+
+from __future__ import annotations
+
+#: Of each CPU's ring, without the control page.
+RING_BYTES = 64 << 10
+#: The broker is woken when so much of it is new.
+WATERMARK = RING_BYTES // 4
+#: What a client may tell of processes that ran before; the broker keeps less.
+MOST_SCANNED = 16 << 20

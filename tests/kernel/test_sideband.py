@@ -1,0 +1,142 @@
+"""Samples have the names and functions of their processes, though these have ended long ago."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perfkeep
+from perfkeep.abi.records import Record
+from perfkeep.analysis.stacks import stacks
+from perfkeep.client.connection import disconnect
+from perfkeep.client.look import look
+from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
+
+pytestmark = [requires(perf_events, tracefs, root), pytest.mark.usefixtures("running")]
+
+# Of tests/kernel/conftest.py, which cannot be imported.
+Running = Any
+Eventually = Callable[[Callable[[], object]], None]
+
+SOURCE = """
+#include <time.h>
+volatile long sum;
+__attribute__((noinline)) void burn_the_time(void) { for (int i = 0; i < 100000; i++) sum += i; }
+int main(int count, char **words) {
+  struct timespec now, begin;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  do {
+    burn_the_time();
+    clock_gettime(CLOCK_MONOTONIC, &now);
+  } while (now.tv_sec - begin.tv_sec + (now.tv_nsec - begin.tv_nsec) / 1e9 < (count > 1 ? 2 : 0.3));
+}
+"""
+
+
+@pytest.fixture
+def burner(tmp_path: Path) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "burner.c").write_text(SOURCE)
+    made = tmp_path / "burner"
+    subprocess.run([compiler, "-O1", "-o", made, tmp_path / "burner.c"], check=True)
+    return made
+
+
+def seen(recording: perfkeep.Recording, path: Path) -> int:
+    """How many samples the snapshot has of burner in its function."""
+    recording.snapshot(str(path))
+    found = stacks(look(str(path)), "cpu_clock")
+    return sum(
+        count
+        for ((comm,), chain), count in found.counts.items()
+        if comm == "burner" and found.functions[chain[-1]].name == "burn_the_time"
+    )
+
+
+def test_a_process_that_lived_two_seconds_and_ended_has_its_name_and_symbols(
+    burner: Path, tmp_path: Path
+) -> None:
+    recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="1M")
+    subprocess.run([burner, "long"], check=True)
+    assert seen(recording, tmp_path / "x.data") > 500
+
+
+@requires(perf_tool)
+def test_stock_perf_names_it_as_well(burner: Path, tmp_path: Path) -> None:
+    recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="1M")
+    subprocess.run([burner], check=True)
+    recording.snapshot(str(tmp_path / "x.data"))
+    got = subprocess.run(
+        ["perf", "report", "--stdio", "-i", tmp_path / "x.data", "--sort", "comm,sym"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert any("burner" in line and "burn_the_time" in line for line in got.stdout.splitlines())
+
+
+@pytest.mark.parametrize("who", ["broker", "keeper"])
+def test_it_is_known_when_a_daemon_has_died_since(
+    burner: Path, tmp_path: Path, running: Running, who: str, eventually: Eventually
+) -> None:
+    recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="1M")
+    subprocess.run([burner], check=True)
+    before = seen(recording, tmp_path / "before.data")
+    assert before > 100
+    pids = running.pids()
+    os.kill(pids[who == "keeper"], signal.SIGKILL)
+    disconnect()
+    eventually(lambda: running.pids() != pids)
+    assert seen(recording, tmp_path / "after.data") == before
+
+
+def test_of_many_that_come_and_go_none_is_lost_while_the_broker_keeps_up(tmp_path: Path) -> None:
+    recording = perfkeep.start("flight", ["sched:sched_process_exit"], ring="1M")
+    with subprocess.Popen(["sh", "-c", "for i in $(seq 400); do /bin/true; done"]) as shell:
+        shell.wait()
+    recording.snapshot(str(tmp_path / "x.data"))
+    data = look(str(tmp_path / "x.data"))
+    ended = data.sql("SELECT count(*) FROM sched_process_exit WHERE comm = 'true'").fetchall()
+    assert ended == [(400,)]
+    kinds = [kind for kind, _ in data.others()]
+    # 16 KiB of a ring, at which the broker is woken, hold about thirty of these.
+    assert kinds.count(Record.EXIT) >= 400
+
+
+def test_a_recording_of_one_process_knows_what_that_forks(burner: Path, tmp_path: Path) -> None:
+    command = ["sh", "-c", 'read line; "$0"; read line', str(burner)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as shell:
+        assert shell.stdin is not None
+        recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="256K", pid=shell.pid)
+        shell.stdin.write(b"\n")
+        shell.stdin.flush()
+        shell.communicate(b"\n")
+    assert seen(recording, tmp_path / "x.data") > 100
+
+
+def test_who_lives_is_not_looked_for_in_proc_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perfkeep.kernel import procfs
+
+    recording = perfkeep.start("flight", ["cpu-clock"], ring="64K")
+    looked: list[int] = []
+    process = procfs.process
+
+    def look_at(pid: int) -> procfs.Process | None:
+        looked.append(pid)
+        return process(pid)
+
+    monkeypatch.setattr(procfs, "process", look_at)
+    recording.snapshot(str(tmp_path / "x.data"))
+    # Only who has no mappings of its own: kernel threads, and what forked without an exec.
+    assert os.getpid() not in looked
+    tasks = look(str(tmp_path / "x.data")).tasks
+    assert Path("/proc/self/comm").read_text().strip() in tasks.names
