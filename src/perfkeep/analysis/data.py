@@ -8,7 +8,7 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +16,18 @@ import numpy as np
 from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Software, Type
 from perfkeep.abi.records import Record
-from perfkeep.errors import UsageError
+from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.perf_data.coverage import Clock
 from perfkeep.formats.perf_data.reader import PerfData, parse
+from perfkeep.formats.perf_data.tracing import parse_strings
 from perfkeep.records.cells import Column, codes_to_text
 from perfkeep.records.columns import Decoded, Kind, Table, decode
+from perfkeep.records.names import with_names
+from perfkeep.records.print_format import Printer, printer
 from perfkeep.records.tasks import Tasks
 
 if TYPE_CHECKING:
+    from perfkeep.analysis.samples import Sample
     from perfkeep.analysis.sql import Connection
     from perfkeep.analysis.symbolize import Symbolizer
     from perfkeep.formats.arrow import ArrowTable
@@ -52,6 +56,7 @@ class Data:
         """
         self.file = file
         self._kallsyms = kallsyms
+        self._printers: dict[str, Printer | None] = {}
         kinds = [
             Kind(
                 one.name,
@@ -144,6 +149,38 @@ class Data:
         return Symbolizer(mappings, kernel, build_ids(section) if section is not None else {})
 
     @cached_property
+    def _strings(self) -> dict[int, str]:
+        """Constant ones of the kernel, by their addresses."""
+        section = self.file.features.get(Feature.TRACING_DATA)
+        try:
+            return parse_strings(section) if section is not None else {}
+        except DataError:  # behind what is needed to read the samples
+            return {}
+
+    def _kernel_place(self, address: int, offset: bool) -> str:
+        found = self.symbolizer.place(0, address)
+        if not found.name:
+            return f"{address:#x}"
+        return f"{found.name}+{found.offset:#x}" if offset else found.name
+
+    def printer(self, name: str) -> Printer | None:
+        """Prints the samples of a table; None: it is of no tracepoint."""
+        if name not in self._printers:
+            kind = self.tables[name].kind
+            found = None
+            if kind.format:
+                found = printer(kind.format, cache(self._kernel_place), self._strings)
+            self._printers[name] = found
+        return self._printers[name]
+
+    def named(self, name: str) -> list[Column]:
+        """The columns of a table, and beside numbers that have names their names: `prev_state_name`
+        is "S" where `prev_state` is 1. They are made here, as they cost time.
+        """
+        table = self.tables[name]
+        return with_names(table.columns, table.kind.format)
+
+    @cached_property
     def wall_offset_ns(self) -> int | None:
         """What to add to a time of the recording's clock for ns since 1970; None: not known."""
         section = self.file.features.get(Feature.CLOCK_DATA)
@@ -176,6 +213,22 @@ class Data:
             if name in (known, table.kind.name):
                 return table
         raise UsageError(f"there is no table {name!r}; there are {', '.join(self.tables)}")
+
+    def samples(self, event: str | None = None) -> Iterator[Sample]:
+        """Samples one by one in the order of time, for who wants to look at each.
+
+            for sample in data.samples("sched_switch"):
+                print(sample.time, sample.comm, sample["prev_pid"], sample.text)
+
+        Args:
+            event: of this one only, by its name or its table's.
+
+        Raises:
+            UsageError: there is no such event.
+        """
+        from perfkeep.analysis.samples import samples
+
+        return samples(self, event)
 
     def to_arrow(self, name: str | None = None) -> ArrowTable | dict[str, ArrowTable]:
         """One table, or all of them by their names.

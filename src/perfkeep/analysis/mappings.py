@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.abi.records import MISC_COMM_EXEC, MISC_MMAP_BUILD_ID, Record
+from perfkeep.records.columns import Table
 from perfkeep.records.timeline import Timeline
 
 Ints = NDArray[Any]
@@ -103,6 +104,14 @@ class Mappings:
         there = self._of(pid) if pid in self._now else self._begin(pid, 0, [])
         first = bisect_right(there, start, key=_end)
         there[first : bisect_left(there, new.end, first, key=_start)] = [new]
+
+    def of(self, table: Table, rows: Ints | slice = slice(None)) -> Ints:
+        """For each sample of a table, or of some of its rows, the number of its address space."""
+        pid, time = table.get("pid"), table.get("time")
+        if pid is None:
+            return np.zeros(len(np.arange(len(table))[rows]), "i8")
+        times = None if time is None else time.values[rows]
+        return self.at(pid.values[rows].astype("i8"), times)
 
     def at(self, pids: Ints, times: Ints | None) -> Ints:
         """For each moment of a process the number of its address space.

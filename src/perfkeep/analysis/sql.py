@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import duckdb
 
 from perfkeep.formats.arrow import ArrowTable
+from perfkeep.records.columns import Table
+from perfkeep.records.names import with_names
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
@@ -90,11 +93,25 @@ def _views(names: set[str]) -> list[str]:
     return found
 
 
+class _Named:
+    """A table with the columns of names, made when it is first asked for."""
+
+    def __init__(self, table: Table) -> None:
+        self._of = table
+
+    @cached_property
+    def _table(self) -> ArrowTable:
+        return ArrowTable(with_names(self._of.columns, self._of.kind.format))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
 def connect(data: Data) -> Connection:
     """A database in memory whose tables are those of the file; it reads no other file."""
     connection = duckdb.connect(":memory:")
     for name, table in data.tables.items():
-        connection.register(name, ArrowTable(table.columns))
+        connection.register(name, _Named(table))
     for statement in _views(set(data.tables)):
         connection.execute(statement)
     return connection

@@ -52,10 +52,7 @@ def frames(table: Table, symbolizer: Symbolizer) -> tuple[Ints, Ints, list[Funct
     pid, chain, ip = table.get("pid"), table.get("callchain"), table.get("ip")
     if pid is None or (chain is None and ip is None):
         raise UsageError(f"{table.kind.name} does not record where its samples were taken")
-    time = table.get("time")
-    spaces = symbolizer.mappings.at(
-        pid.values.astype("i8"), None if time is None else time.values.astype("i8")
-    )
+    spaces = symbolizer.mappings.of(table)
     if chain is None or chain.offsets is None:
         assert ip is not None
         codes, functions = symbolizer.functions(spaces, ip.values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,22 @@ class Function(NamedTuple):
 
     name: str
     file: str
+
+
+class Place(NamedTuple):
+    """Where an address is.
+
+    Attributes:
+        name: of the function; "" where nobody knows.
+        offset: from where it begins.
+        file: that it is in; "" where nobody knows.
+        in_file: the offset in the file; of the kernel the address itself.
+    """
+
+    name: str
+    offset: int
+    file: str
+    in_file: int
 
 
 class Symbolizer:
@@ -73,6 +90,30 @@ class Symbolizer:
             one = function or Function(f"{int(some[at]):#x}", "")
             codes[at] = numbers.setdefault(one, len(numbers))
         return codes[inverse], list(numbers)
+
+    def place(self, space: int, address: int) -> Place:
+        """Of one address in an address space; see Mappings.at."""
+        one = np.array([address], "u8")
+        if address >= KERNEL:
+            text = self.mappings.kernel_text
+            file = "" if text is not None and address < text else "[kernel.kallsyms]"
+            return self._within(self.kernel, one, file, address)
+        mappings = self.mappings.spaces[space].mappings
+        at = bisect_right([mapping.start for mapping in mappings], address) - 1
+        if at < 0 or address >= mappings[at].end:
+            return Place("", 0, "", address)
+        mapping = mappings[at]
+        offset = address - mapping.start + mapping.offset
+        known = self._image(mapping)
+        own = known.addresses(np.array([offset], "u8")) if known else one
+        return self._within(known.symbols if known else None, own, mapping.path, offset)
+
+    @staticmethod
+    def _within(symbols: SymbolTable | None, own: Ints, file: str, in_file: int) -> Place:
+        index = int(symbols.find(own)[0]) if symbols else -1
+        if symbols is None or index < 0:
+            return Place("", 0, file, in_file)
+        return Place(symbols.name(index), int(own[0] - symbols.starts[index]), file, in_file)
 
     def _name_kernel(self, some: Ints, which: Ints, found: list[Function | None]) -> None:
         names = self.kernel.names_of(some[which]) if self.kernel else [None] * len(which)

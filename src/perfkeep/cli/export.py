@@ -100,7 +100,7 @@ def _copy(form: str) -> Callable[[Data, str | None, BinaryIO], None]:
 def _arrow(data: Data, event: str | None, out: BinaryIO) -> None:
     from perfkeep.formats.arrow import ArrowTable, write_stream
 
-    write_stream(ArrowTable(data.table(_table(data, event)).columns), out)
+    write_stream(ArrowTable(data.named(_table(data, event))), out)
 
 
 #: What `--to` takes.

@@ -40,6 +40,7 @@ VERBS = {
     "snapshot": ("snapshot", "copy what a recording holds into a perf.data file"),
     "recover": ("recover", "make a snapshot of what --spill kept, after everything died"),
     "convert": ("convert", "complete a perf.data of stock perf, so that perf script prints fields"),
+    "script": ("script", "print samples one by one, like perf script"),
     "sql": ("sql", "ask a snapshot or a recording by SQL"),
     "export": ("export", "make a file for another program of what was recorded"),
     "report": ("report", "show what was running, from a perf.data file"),

@@ -22,8 +22,8 @@ def number_type(one: Field) -> str:
     return f"{'i' if one.signed else 'u'}{one.width}"
 
 
-def _named(one: Field) -> str:
-    """A field whose name is that of a context column."""
+def column_name(one: Field) -> str:
+    """Another one than the field's where that is what a context column is called."""
     return f"event_{one.name}" if one.name in (*CONTEXT, "misc", "id", "ip", "period") else one.name
 
 
@@ -34,7 +34,7 @@ def field_column(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints 
         begin, sizes: of the samples' own bytes.
         number: what `is_number` lets expect.
     """
-    at, name = begin + one.offset, _named(one)
+    at, name = begin + one.offset, column_name(one)
     if number is None:
         lengths = np.full(len(at), one.size, "i8")
     elif one.form == "int":

@@ -16,6 +16,7 @@ _MAGIC = bytes([23, 8, 68]) + b"tracing"
 _VERSION = b"0.6\0"
 _ID = re.compile(r"^ID: ([0-9]{1,10})$", re.M)
 _NAME = re.compile(r"^name: (\S+)$", re.M)
+_STRING = re.compile(r'^0x([0-9a-f]{1,16}) : "(.*)"$', re.M)
 
 # What a 64-bit kernel says in events/header_page and events/header_event. Readers of perf.data
 # parse them, and use neither: perf's rings are not ftrace's.
@@ -107,6 +108,23 @@ def parse_tracing_data(data: memoryview) -> list[Tracepoint]:
         DataError: another version, or broken; the offset is the one in the section.
     """
     return list(_formats(_at_systems(data)))
+
+
+def parse_strings(data: memoryview) -> dict[int, str]:
+    """Constant strings of the kernel that tracepoints name by their addresses.
+
+    Raises:
+        DataError: another version, or broken; the offset is the one in the section.
+    """
+    cursor = _at_systems(data)
+    for _ in _formats(cursor):
+        pass
+    cursor.take(cursor.number("=I"))  # kallsyms
+    text = cursor.take(cursor.number("=I")).decode(errors="replace")
+    return {
+        int(address, 16): found.replace("\\n", "").replace('\\"', '"')
+        for address, found in _STRING.findall(text)
+    }
 
 
 def with_tracepoints(data: memoryview, added: Sequence[Tracepoint]) -> bytes:

@@ -1,0 +1,298 @@
+"""Samples as lines of text, like `perf script`, or as objects for other programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfkeep.abi.perf_event import Software, Type
+from perfkeep.analysis.samples import frames, in_order, printed, values
+from perfkeep.analysis.symbolize import KERNEL, Place
+from perfkeep.errors import UsageError
+from perfkeep.records.columns import Table
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data
+
+Ints = NDArray[Any]
+
+#: What `-F` takes: perf's names.
+FIELDS = (
+    "comm", "tid", "pid", "time", "cpu", "event", "trace", "ip", "sym", "dso", "addr", "symoff",
+    "period", "weight", "phys_addr",
+)  # fmt: skip
+_PLACES = frozenset(("ip", "sym", "symoff", "dso"))
+_TRACEPOINT = frozenset(("comm", "tid", "cpu", "time", "event", "trace"))
+_OTHER = frozenset(("comm", "tid", "cpu", "time", "event", "period")) | _PLACES
+#: Of what a field is, where it is not called the same.
+_COLUMNS = {"sym": "ip", "dso": "ip", "symoff": "ip", "event": None, "trace": None}
+_FAULTS = (Software.PAGE_FAULTS, Software.PAGE_FAULTS_MIN, Software.PAGE_FAULTS_MAJ)
+#: So many frames are remembered as text.
+_REMEMBERED = 1 << 18
+
+
+class Wanted(NamedTuple):
+    """Which samples, and what of them.
+
+    Attributes:
+        fields: as `-F` names them; None: those that perf shows.
+        only: columns, and the values of which a sample has one.
+    """
+
+    fields: str | None = None
+    events: Sequence[str] = ()
+    only: Mapping[str, Sequence[int | str]] = {}
+    nanoseconds: bool = False
+    call_chains: bool = True
+
+
+def parse_fields(text: str | None, usual: frozenset[str]) -> frozenset[str]:
+    """ "comm,tid", or "+pid,-period" on top of what is usual.
+
+    Raises:
+        UsageError: not of FIELDS, or both kinds in one.
+    """
+    if text is None:
+        return usual
+    words = [one.strip() for one in text.split(",") if one.strip()]
+    signs = {one[0] if one[0] in "+-" else "" for one in words}
+    if "" in signs and len(signs) > 1:
+        raise UsageError("-F takes fields, or changes like +pid,-period, and not both at once")
+    for one in words:
+        if one.lstrip("+-") not in FIELDS:
+            raise UsageError(f"{one!r} is no field; there are {', '.join(FIELDS)}")
+    if "" in signs:
+        return frozenset(words)
+    taken = {one[1:] for one in words if one[0] == "-"}
+    return (usual | {one[1:] for one in words if one[0] == "+"}) - taken
+
+
+def chosen(data: Data, wanted: Wanted) -> list[tuple[str, Table, Ints]]:
+    """The tables that have something to show, and which rows of them.
+
+    Raises:
+        UsageError: there is no such event.
+    """
+    tables = list(data.tables.items())
+    if wanted.events:
+        named = [data.table(one) for one in wanted.events]
+        tables = [(name, one) for name, one in tables if any(one is other for other in named)]
+    found = []
+    for name, table in tables:
+        kept = np.ones(len(table), bool)
+        for column, allowed in wanted.only.items():
+            kept &= _among(table, column, allowed)
+        found.append((name, table, np.nonzero(kept)[0]))
+    return found
+
+
+def _among(table: Table, name: str, allowed: Sequence[int | str]) -> Ints:
+    column = table.get(name)
+    if column is None:
+        return np.zeros(len(table), bool)
+    if column.form != "int":
+        have = values(column, np.arange(len(column)))
+        return np.fromiter((one in allowed for one in have), bool, len(have))
+    return np.isin(column.values, np.array(list(allowed), "i8"))
+
+
+class _Lines:
+    """Makes lines of the samples of one event."""
+
+    def __init__(self, data: Data, name: str, table: Table, wanted: Wanted, width: int) -> None:
+        self.data, self.table, self.width = data, table, width
+        self.tracepoint = bool(table.kind.format) or table.kind.attr.type == Type.TRACEPOINT
+        self.chains = wanted.call_chains and table.get("callchain") is not None
+        usual = _TRACEPOINT if self.tracepoint else _OTHER
+        if self.tracepoint and self.chains:
+            usual |= _PLACES
+        asked = parse_fields(wanted.fields, usual)
+        if asked & _PLACES and "ip" not in asked:
+            raise UsageError("sym, symoff and dso are shown behind ip; name that as well")
+        self.missing = {one for one in asked if not self._has(one)}
+        self.fields = asked - self.missing
+        self.printer = data.printer(name) if "trace" in self.fields else None
+        self.nanoseconds = wanted.nanoseconds
+        self.places: dict[tuple[int, int, bool], str] = {}
+
+    def _has(self, field: str) -> bool:
+        if field == "trace":
+            return self.tracepoint
+        column = _COLUMNS.get(field, field)
+        return column is None or self.table.get(column) is not None or self._of_chain(field)
+
+    def _of_chain(self, field: str) -> bool:
+        return field in _PLACES and self.chains
+
+    def __call__(self, rows: Ints) -> list[str]:
+        """Each with its line feeds."""
+        specs, parts = self._start()
+        whole = [some for one in parts for some in self._part(one, rows)]
+        spec = "".join(specs)
+        heads = [spec % one for one in zip(*whole, strict=True)] if parts else [spec] * len(rows)
+        for tail in self._tails(rows):
+            heads = [head + one for head, one in zip(heads, tail, strict=True)]
+        return [head + "\n" for head in heads]
+
+    def _column(self, name: str) -> Any:
+        column = self.table.get(name)
+        assert column is not None
+        return column
+
+    def _part(self, name: str, rows: Ints) -> list[list[Any]]:
+        if name != "time":
+            return [values(self._column(name), rows)]
+        time = self._column("time").values[rows]
+        unit = 1 if self.nanoseconds else 1000
+        return [(time // 10**9).tolist(), (time % 10**9 // unit).tolist()]
+
+    def _start(self) -> tuple[list[str], list[str]]:
+        """How a line begins, and with which columns."""
+        has, specs, parts = self.fields, list[str](), list[str]()
+        if "comm" in has:
+            specs.append("%s " if self.chains and "ip" in has else "%16s ")
+            parts.append("comm")
+        if "pid" in has and "tid" in has:
+            specs.append("%5d/%-5d ")
+            parts += ["pid", "tid"]
+        elif has & {"pid", "tid"}:
+            specs.append("%5d ")
+            parts.append("pid" if "pid" in has else "tid")
+        time = "%5d.%09d: " if self.nanoseconds else "%5d.%06d: "
+        for field, spec in (("cpu", "[%03d] "), ("time", time), ("period", "%10d ")):
+            if field in has:
+                specs.append(spec)
+                parts.append(field)
+        if "event" in has:
+            specs.append(f"{self.table.kind.name:>{self.width}}: ".replace("%", "%%"))
+        return specs, parts
+
+    def _tails(self, rows: Ints) -> Iterator[list[str]]:
+        has = self.fields
+        if self.printer is not None:
+            yield [_plain(one) for one in printed(self.printer, self.table, rows)]
+        if "addr" in has:
+            yield self._addresses(rows)
+        if "weight" in has:
+            yield [f"{one:16d}" for one in values(self._column("weight"), rows)]
+        if "ip" in has:
+            yield self._where(rows)
+        if "phys_addr" in has:
+            yield [f"{one:16x}" for one in values(self._column("phys_addr"), rows)]
+
+    def _addresses(self, rows: Ints) -> list[str]:
+        found = values(self._column("addr"), rows)
+        attr = self.table.kind.attr
+        fault = attr.type == Type.SOFTWARE and attr.config in _FAULTS
+        if not fault or not self.fields & {"sym", "dso"} or self.table.get("pid") is None:
+            return [f"{one:16x}" for one in found]
+        symbolizer = self.data.symbolizer
+        spaces = symbolizer.mappings.of(self.table, rows).tolist()
+        return [
+            f"{one:16x}{self._named(symbolizer.place(space, one))}"
+            for space, one in zip(spaces, found, strict=True)
+        ]
+
+    def _where(self, rows: Ints) -> list[str]:
+        chains = frames(self.data, self.table, rows) if self.chains else None
+        if chains is not None:
+            return ["\n" + "".join([self._place(*one, True) for one in chain]) for chain in chains]
+        spaces = self.data.symbolizer.mappings.of(self.table, rows).tolist()
+        found = values(self._column("ip"), rows)
+        return [f" {self._place(*one, False)}" for one in zip(spaces, found, strict=True)]
+
+    def _place(self, space: int, address: int, of_chain: bool) -> str:
+        """One frame; in a chain by its place in the file, as perf does it."""
+        key = (0 if address >= KERNEL else space, address, of_chain)
+        found = self.places.get(key)
+        if found is None:
+            place = self.data.symbolizer.place(space, address)
+            shown = place.in_file if of_chain else address
+            found = f"{shown:16x}{self._named(place)}"
+            found = f"\t{found}\n" if of_chain else found
+            if len(self.places) >= _REMEMBERED:
+                self.places.clear()
+            self.places[key] = found
+        return found
+
+    def _named(self, place: Place) -> str:
+        text = ""
+        if "sym" in self.fields:
+            text = f" {_plain(place.name) or '[unknown]'}"
+            if "symoff" in self.fields and place.name:
+                text += f"+{place.offset:#x}"
+        return f"{text} ({_plain(place.file) or '[unknown]'})" if "dso" in self.fields else text
+
+
+def _plain(text: str) -> str:
+    """What others wrote, without what a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\t" else "?" for one in text)
+
+
+def lines(data: Data, wanted: Wanted) -> Iterator[str]:
+    """A sample each, in the order of time; with its call chain it has several lines.
+
+    Raises:
+        UsageError: there is no such event, or no such field, or none of the events recorded it.
+    """
+    some = chosen(data, wanted)
+    width = max((len(one.kind.name) for one in data.tables.values()), default=0)
+    makers = [_Lines(data, name, table, wanted, width) for name, table, _ in some]
+    if makers and wanted.fields is not None:
+        missing = frozenset.intersection(*(frozenset(one.missing) for one in makers))
+        if missing:
+            raise UsageError(f"no event recorded {', '.join(sorted(missing))}")
+    return in_order([one for _, one, _ in some], [rows for *_, rows in some], makers)
+
+
+def objects(data: Data, wanted: Wanted) -> Iterator[str]:
+    """A JSON object for each sample, with a line feed; docs/json.md."""
+    some = chosen(data, wanted)
+    makers = [partial(_objects, data, name, table) for name, table, _ in some]
+    return in_order([one for _, one, _ in some], [rows for *_, rows in some], makers)
+
+
+_CONTEXT = ("time", "cpu", "pid", "tid", "comm")
+
+
+def _objects(data: Data, name: str, table: Table, rows: Ints) -> list[str]:
+    printer = data.printer(name)
+    texts = [None] * len(rows) if printer is None else printed(printer, table, rows)
+    context = {one: table.get(one) for one in _CONTEXT}
+    about = {one: values(column, rows) for one, column in context.items() if column is not None}
+    columns = [one for one in data.named(name) if one.name not in (*_CONTEXT, "callchain", "misc")]
+    fields = [_jsonable(values(one, rows)) for one in columns]
+    names = [one.name for one in columns]
+    chains = frames(data, table, rows)
+    place: Callable[[int, int], Place] = data.symbolizer.place if chains else _nowhere
+    found = []
+    for at, text in enumerate(texts):
+        one: dict[str, Any] = {"event": table.kind.name}
+        one |= {key: some[at] for key, some in about.items()}
+        one["fields"] = {key: some[at] for key, some in zip(names, fields, strict=True)}
+        if text is not None:
+            one["text"] = text
+        if chains is not None:
+            one["callchain"] = [_frame(where[1], place(*where)) for where in chains[at]]
+        found.append(json.dumps(one, ensure_ascii=False) + "\n")
+    return found
+
+
+def _nowhere(_: int, address: int) -> Place:
+    return Place("", 0, "", address)
+
+
+def _frame(address: int, place: Place) -> dict[str, Any]:
+    return {"ip": address, "sym": place.name, "offset": place.offset, "dso": place.file}
+
+
+def _jsonable(some: list[Any]) -> list[Any]:
+    """Bytes as hexadecimal digits."""
+    return [one.hex() if isinstance(one, bytes) else one for one in some]

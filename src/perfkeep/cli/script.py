@@ -1,0 +1,69 @@
+"""`perfkeep script`: samples one by one, as text like that of `perf script`, or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import islice
+
+from perfkeep.cli.common import say
+from perfkeep.errors import UsageError
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of samples")
+    return int(text)
+
+
+def _ids(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(one.removeprefix("-").isdecimal() and len(one) < 12 for one in words):
+        raise argparse.ArgumentTypeError(f"{text!r} are no ids; write a list like 1,4321")
+    return [int(one) for one in words]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE|NAME", help="a perf.data file, or a recording")
+    parser.add_argument(
+        "-F", "--fields", metavar="FIELDS",
+        help="what to show, like comm,tid,time,event,trace; or changes like +pid,-period",
+    )  # fmt: skip
+    parser.add_argument(
+        "-e", "--event", metavar="EVENT", action="append", default=[],
+        help="only samples of this event, as it is called or its table is; may be given again",
+    )  # fmt: skip
+    parser.add_argument("--comm", metavar="NAMES", help="only of threads that are called so")
+    parser.add_argument("--pid", metavar="PIDS", type=_ids, help="only of these processes")
+    parser.add_argument("--tid", metavar="TIDS", type=_ids, help="only of these threads")
+    parser.add_argument("-C", "--cpu", metavar="CPUS", help="only on these CPUs: 0-3,5")
+    parser.add_argument("-n", "--limit", type=_count, metavar="N", help="only the first N samples")
+    parser.add_argument("--ns", action="store_true", help="show times in nanoseconds")
+    parser.add_argument("-G", "--hide-call-graph", action="store_true", help="show no call chains")
+    parser.add_argument("--json", action="store_true", help="an object a line, for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.json and (options.fields or options.ns):
+        raise UsageError("--json has all fields, and times in nanoseconds; leave out -F and --ns")
+    from perfkeep.analysis.script import Wanted, lines, objects
+    from perfkeep.client.look import look
+    from perfkeep.kernel.cpus import parse_list
+
+    only: dict[str, list[int] | list[str]] = {}
+    if options.comm is not None:
+        only["comm"] = options.comm.split(",")
+    if options.cpu is not None:
+        only["cpu"] = list(parse_list(options.cpu))
+    only |= {one: getattr(options, one) for one in ("pid", "tid") if getattr(options, one)}
+    wanted = Wanted(options.fields, options.event, only, options.ns, not options.hide_call_graph)
+    data = look(options.source)
+    for text in data.complaints():
+        say(text)
+    found = objects(data, wanted) if options.json else lines(data, wanted)
+    # Comms may be anything; what cannot be encoded is shown as "?".
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    write = sys.stdout.write
+    for line in islice(found, options.limit):
+        write(line)
+    return 0

@@ -1,0 +1,56 @@
+"""Columns of names beside columns of numbers that have names. Pure; needs numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfkeep.records.cells import Column, codes_to_text
+from perfkeep.records.print_format import printer
+from perfkeep.records.raw import column_name
+
+Ints = NDArray[Any]
+
+#: Numbers below this are looked up in a table instead of sorted.
+_SMALL = 1 << 16
+
+
+def with_names(columns: Sequence[Column], format: str) -> list[Column]:
+    """The columns, and behind each whose numbers have names one with these, which ends in `_name`;
+    none where that is a column already.
+
+    Args:
+        format: the text of the tracepoint's format file; of other events "".
+    """
+    if not format:
+        return list(columns)
+    printed = printer(format)
+    called = {
+        column_name(one): printed.names[one.name]
+        for one in printed.fields
+        if one.name in printed.names
+    }
+    taken = {one.name for one in columns}
+    found = []
+    for one in columns:
+        found.append(one)
+        name = f"{one.name}_name"
+        if one.name in called and one.form == "int" and name not in taken:
+            different, codes = _different(one.values)
+            names = [called[one.name](value) for value in different.tolist()]
+            found.append(codes_to_text(name, codes, names))
+    return found
+
+
+def _different(values: Ints) -> tuple[Ints, Ints]:
+    """Each value once, and of each row the number of its value."""
+    if not len(values) or int(values.min()) < 0 or int(values.max()) >= _SMALL:
+        different, codes = np.unique(values, return_inverse=True)
+        return different, codes
+    seen = np.zeros(_SMALL, bool)
+    seen[values] = True
+    numbers = np.cumsum(seen) - 1
+    return np.nonzero(seen)[0], numbers[values]
