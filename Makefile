@@ -28,7 +28,7 @@ help:
 	@echo 'make soak    churn, and what memory and fds of the daemons do meanwhile   (FOR=1h)'
 	@echo 'make demo    the main job, on the real events of this machine'
 	@echo 'make bench   each figure beside its peer'
-	@echo 'make system  perf, groff, a C compiler, headers, by apt-get, if one is missing (root)'
+	@echo 'make system  perf, groff, a C compiler, headers, Chromium, go, by apt-get, if missing (root)'
 	@echo 'make lock    write uv.lock anew, with the newest versions'
 	@echo 'make clean   away with all that these made'
 	@echo
@@ -58,6 +58,9 @@ system:
 	@missing=; \
 	perf --version >/dev/null 2>&1 || missing="$$missing linux-perf"; \
 	groff --version >/dev/null 2>&1 || missing="$$missing groff-base"; \
+	command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null \
+	  || missing="$$missing chromium-headless-shell"; \
+	go tool -n pprof >/dev/null 2>&1 || missing="$$missing golang-go"; \
 	echo '#include <linux/perf_event.h>' | cc -E - >/dev/null 2>&1 \
 	  || missing="$$missing gcc libc6-dev"; \
 	header=$$('$(PYTHON)' -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h; \
@@ -67,7 +70,8 @@ system:
 	test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	  || { echo "system: only root on a Debian can install them; the tests that need them skip"; \
 	       exit 1; }; \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends $$missing
 
 test: setup
 	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)

@@ -66,6 +66,12 @@ def _folded(data: Data, event: str | None, out: BinaryIO) -> None:
         out.write(line.encode(errors="replace"))
 
 
+def _flamegraph(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.formats.flamegraph import flamegraph
+
+    out.write(flamegraph(*_named(data, event)))
+
+
 def _speedscope(data: Data, event: str | None, out: BinaryIO) -> None:
     from perfkeep.formats.speedscope import speedscope
 
@@ -107,6 +113,7 @@ def _arrow(data: Data, event: str | None, out: BinaryIO) -> None:
 FORMS: dict[str, Callable[[Data, str | None, BinaryIO], None]] = {
     "arrow": _arrow,
     "csv": _copy("csv"),
+    "flamegraph": _flamegraph,
     "folded": _folded,
     "parquet": _copy("parquet"),
     "speedscope": _speedscope,

@@ -136,6 +136,16 @@ def _groff() -> str | None:
     return _runs("groff", "-man", "-Tutf8", "-z", stdin=".TH A 1\n")
 
 
+def _chromium() -> str | None:
+    from perfkeep.testing.browser import NAMES, program
+
+    return None if program() else f"there is none of {', '.join(NAMES)} in PATH"
+
+
+def _go() -> str | None:
+    return _runs("go", "tool", "-n", "pprof")
+
+
 def _systemd_analyze() -> str | None:
     # 250 is the first that looks at the security of a unit file which is not installed.
     return _runs("systemd-analyze", "security", "--offline=true", "--help")
@@ -192,6 +202,10 @@ perf_tool = Need("perf_tool", _perf_tool)
 compiler = Need("compiler", _compiler)
 #: groff is in PATH, with the man macros
 groff = Need("groff", _groff)
+#: a Chromium that runs without a screen
+chromium = Need("chromium", _chromium)
+#: go is in PATH, with its pprof
+go = Need("go", _go)
 #: systemd-analyze is in PATH, and reads unit files; systemd itself need not run
 systemd_analyze = Need("systemd_analyze", _systemd_analyze)
 root = Need("root", _root)
