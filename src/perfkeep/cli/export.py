@@ -14,6 +14,7 @@ from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
+    from perfkeep.formats.sampled import Sampled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +73,34 @@ def _flamegraph(data: Data, event: str | None, out: BinaryIO) -> None:
     out.write(flamegraph(*_named(data, event)))
 
 
+def _sampled(data: Data, event: str | None) -> Sampled:
+    from perfkeep.analysis.sampled import sampled
+    from perfkeep.analysis.stacks import default_event
+
+    return sampled(data, event or default_event(data))
+
+
+def _perfetto(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.analysis.trace import trace
+
+    for packet in trace(data, event):
+        out.write(packet)
+
+
+def _pprof(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.formats.pprof import pprof
+
+    out.write(pprof(_sampled(data, event)))
+
+
+def _firefox(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.analysis.sampled import facts
+    from perfkeep.formats.firefox import firefox
+
+    document = firefox(_sampled(data, event), facts(data))
+    out.write(json.dumps(document, separators=(",", ":")).encode())
+
+
 def _speedscope(data: Data, event: str | None, out: BinaryIO) -> None:
     from perfkeep.formats.speedscope import speedscope
 
@@ -113,9 +142,12 @@ def _arrow(data: Data, event: str | None, out: BinaryIO) -> None:
 FORMS: dict[str, Callable[[Data, str | None, BinaryIO], None]] = {
     "arrow": _arrow,
     "csv": _copy("csv"),
+    "firefox": _firefox,
     "flamegraph": _flamegraph,
     "folded": _folded,
     "parquet": _copy("parquet"),
+    "perfetto": _perfetto,
+    "pprof": _pprof,
     "speedscope": _speedscope,
 }
-_BINARY = ("arrow", "parquet")
+_BINARY = ("arrow", "parquet", "perfetto", "pprof")

@@ -144,7 +144,7 @@ class Browser:
         for kind in ("rawKeyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key)
 
-    def type(self, text: str) -> None:
+    def write(self, text: str) -> None:
         self._call("Input.insertText", text=text)
 
     def mouse(self, x: float, y: float, click: bool = False) -> None:
