@@ -7,9 +7,10 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from perfkeep.cli.common import say
+from perfkeep.cli.common import printable, say
+from perfkeep.cli.progress import Progress, Watched
 from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,14 +38,17 @@ def run(options: argparse.Namespace) -> int:
 
     if options.output == "-" and sys.stdout.isatty() and options.to in _BINARY:
         raise UsageError(f"{options.to} is not for a terminal; name a file with -o")
-    data = look(options.source)
-    for text in data.complaints():
-        say(text)
-    with ExitStack() as stack:
+    with Progress() as progress, ExitStack() as stack:
+        progress.stage(f"reading {printable(options.source)}")
+        data = look(options.source, progress.rings)
+        progress.erase()
+        for text in data.complaints():
+            say(text)
         out: BinaryIO = sys.stdout.buffer
         if options.output != "-":
             out = stack.enter_context(AsideFile(options.output, not options.no_clobber))
-        FORMS[options.to](data, options.event, out)
+        progress.stage(f"making {options.to}")
+        FORMS[options.to](data, options.event, cast(BinaryIO, Watched(out, progress)))
     return 0
 
 
@@ -85,6 +89,14 @@ def _perfetto(data: Data, event: str | None, out: BinaryIO) -> None:
 
     for packet in trace(data, event):
         out.write(packet)
+
+
+def _perf_data(data: Data, event: str | None, out: BinaryIO) -> None:
+    from perfkeep.formats.perf_data.plain import write_plain
+
+    if event is not None:
+        raise UsageError("perf.data has every event; leave -e away")
+    write_plain(out, data.file)
 
 
 def _pprof(data: Data, event: str | None, out: BinaryIO) -> None:
@@ -146,8 +158,9 @@ FORMS: dict[str, Callable[[Data, str | None, BinaryIO], None]] = {
     "flamegraph": _flamegraph,
     "folded": _folded,
     "parquet": _copy("parquet"),
+    "perf.data": _perf_data,
     "perfetto": _perfetto,
     "pprof": _pprof,
     "speedscope": _speedscope,
 }
-_BINARY = ("arrow", "parquet", "perfetto", "pprof")
+_BINARY = ("arrow", "parquet", "perf.data", "perfetto", "pprof")

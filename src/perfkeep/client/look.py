@@ -6,7 +6,7 @@ import errno
 import os
 
 from perfkeep.analysis.data import Data, read
-from perfkeep.client.recording import Recording
+from perfkeep.client.snapshot import Progress, take
 from perfkeep.errors import BrokerError, UsageError
 
 
@@ -19,10 +19,11 @@ def kallsyms() -> bytes:
         return b""
 
 
-def look(what: str) -> Data:
+def look(what: str, progress: Progress | None = None) -> Data:
     """
     Args:
         what: a file's name; where there is none, a recording's.
+        progress: told (rings done, rings in all) of a recording.
 
     Raises:
         UsageError: ENOENT: neither.
@@ -32,7 +33,7 @@ def look(what: str) -> Data:
     if os.path.exists(what) or "/" in what:
         return read(what, kallsyms)
     try:
-        with Recording(what).snapshot() as snapshot:
+        with take(what, None, progress=progress) as snapshot:
             return snapshot.tables(kallsyms)
     except BrokerError as error:
         if error.errno != errno.ENOENT:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import base64
 import json
+import shutil
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,10 +18,13 @@ pytest.importorskip("duckdb")
 import nanoarrow.ipc
 
 from perfkeep.abi.perf_event import Sample
+from perfkeep.cli.export import FORMS
 from perfkeep.cli.main import main
 from perfkeep.formats.perf_data import EventDesc, RingCopy, Window, read, write_snapshot
 from perfkeep.kernel.procfs import Host
 from perfkeep.testing.assembler import PLAIN, Assembler, Ring
+from perfkeep.testing.browser import Browser
+from perfkeep.testing.requirements import chromium, requires
 
 HOST = Host("here", "6.18.0", "x86_64", 2, 4, "a CPU", "X,1", 1024, 0, b"", [], 5, 6, [])
 MARK = 2**64 - 512
@@ -75,6 +84,60 @@ def test_an_arrow_stream_is_read_back_by_arrow(file: str, tmp_path: Path) -> Non
         rows = na.ArrayStream(stream).read_all().to_pylist()
     assert sorted(row["time"] for row in rows) == [10, 20, 30]
     assert {tuple(row["callchain"]) for row in rows} == {(MARK, 1, 2), (MARK, 3)}
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+def test_rows_are_read_back_by_polars(file: str, tmp_path: Path, form: str) -> None:
+    pytest.importorskip("polars")
+    out = exported(file, tmp_path, form)
+    how = "read_ipc_stream" if form == "arrow" else "read_parquet"
+    # In a process of its own: its threads stay, and what they have open.
+    code = (
+        f"import polars; print(polars.{how}({str(out)!r}).select('time', 'callchain').to_dicts())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rows = ast.literal_eval(said.stdout)
+    assert sorted((row["time"], tuple(row["callchain"])) for row in rows) == [
+        (10, (MARK, 1, 2)), (20, (MARK, 1, 2)), (30, (MARK, 3)),
+    ]  # fmt: skip
+
+
+def test_every_form_is_made_whole_and_can_go_to_stdout(
+    file: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for form in FORMS:
+        assert main(["export", file, "--to", form, "-o", "-"]) == 0
+        assert capfdbinary.readouterr().out == exported(file, tmp_path, form).read_bytes(), form
+
+
+@pytest.fixture(scope="session")
+def speedscope_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """speedscope as npm has it: a page, and what it needs beside it."""
+    if shutil.which("npm") is None:
+        pytest.skip("there is no npm in PATH, which fetches speedscope")
+    folder = tmp_path_factory.mktemp("speedscope")
+    command = ["npm", "pack", "--silent", "speedscope@1.25.0"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot fetch speedscope: {done.stderr.strip()[-200:]}")
+    with tarfile.open(folder / done.stdout.strip()) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "package/dist/release/index.html"
+
+
+@requires(chromium)
+def test_speedscope_s_own_page_opens_the_profile(
+    file: str, tmp_path: Path, speedscope_page: Path
+) -> None:
+    profile = base64.b64encode(exported(file, tmp_path, "speedscope").read_bytes()).decode()
+    # As speedscope's own command hands over a file.
+    script = tmp_path / "profile.js"
+    script.write_text(f"speedscope.loadFileFromBase64('x.json', '{profile}')")
+    with Browser() as browser:
+        browser.open(f"{speedscope_page.as_uri()}#localProfilePath={script}")
+        browser.until("document.title.includes('cpu-clock')")
+        assert browser.ask("document.querySelectorAll('canvas').length") > 0
+        assert not [one for one in browser.said if "rror" in one]
 
 
 def test_a_file_that_exists_can_be_left_alone(
