@@ -11,22 +11,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from importlib.resources import files
 
 Frame = tuple[str, str]
+#: Depth, frame, and how often it was seen, after and before.
+_Node = tuple[int, Frame, int, int]
 Weighed = Iterable[tuple[list[Frame], int]]
 
 #: Frames with a smaller share, before and after, are left out: they would be thinner than a pixel.
 _LEAST = 0.001
-
-
-@dataclass(slots=True)
-class _Node:
-    """A frame below one caller: how often it was seen, after and before."""
-
-    counts: list[int] = field(default_factory=lambda: [0, 0])
-    called: dict[Frame, _Node] = field(default_factory=dict)
 
 
 def flamegraph(
@@ -40,60 +33,70 @@ def flamegraph(
             say whether a frame's share grew or shrank.
         unit: of the counts.
     """
-    root = _Node()
-    _add(root, stacks, 0)
-    _add(root, before or (), 1)
+    weighed = [(tuple(frames), count, 0) for frames, count in stacks]
+    weighed += [(tuple(frames), count, 1) for frames, count in before or ()]
+    totals = [sum(count for _, count, one in weighed if one == side) for side in (0, 1)]
+    nodes, left_out = _tree(weighed, totals)
     texts: dict[str, int] = {}
-    nodes: list[int] = []
-    left_out = _flatten(root, texts, nodes)
+    flat: list[int] = []
+    for depth, (name, file), *counts in nodes:
+        numbers = (texts.setdefault(one, len(texts)) for one in (name, file))
+        flat += [depth, *numbers, *counts]
     return _page(
         {
             "title": title,
             "unit": unit,
-            "before": None if before is None else root.counts[1],
+            "before": None if before is None else totals[1],
             "least": _LEAST * 100,
             "left_out": left_out,
             "texts": list(texts),
-            "nodes": nodes,
+            "nodes": flat,
         }
     )
 
 
-def _add(root: _Node, stacks: Weighed, side: int) -> None:
-    for frames, count in stacks:
-        node = root
-        node.counts[side] += count
-        for frame in frames:
-            node = node.called.setdefault(frame, _Node())
-            node.counts[side] += count
-
-
-def _flatten(root: _Node, texts: dict[str, int], nodes: list[int]) -> int:
-    """Depth, name, file, and both counts of each frame, callers before what they called and that by
-    name; gives how many frames were left out.
+def _tree(
+    weighed: list[tuple[tuple[Frame, ...], int, int]], totals: list[int]
+) -> tuple[list[_Node], int]:
+    """The frames that are thick enough, callers before what they called and that by name, and how
+    many were left out. Never more of them are held than will be shown, and one stack's.
     """
-    least = [_LEAST * count for count in root.counts]
+    nodes: list[_Node] = [(0, ("all", ""), totals[0], totals[1])]
+    path: tuple[Frame, ...] = ()
+    # Of each frame of the path: its place among the nodes, and its counts so far.
+    places: list[int] = []
+    counts: list[list[int]] = []
     left_out = 0
-    todo: list[tuple[int, Frame, _Node]] = [(0, ("all", ""), root)]
-    while todo:
-        depth, (name, file), node = todo.pop()
-        if depth and not any(
-            count and count >= limit for count, limit in zip(node.counts, least, strict=True)
-        ):
-            left_out += 1
-            # Those that it called count as well.
-            todo += [(depth + 1, frame, one) for frame, one in node.called.items()]
-            continue
-        nodes += [
-            depth,
-            texts.setdefault(name, len(texts)),
-            texts.setdefault(file, len(texts)),
-            *node.counts,
-        ]
-        todo += [
-            (depth + 1, frame, one) for frame, one in sorted(node.called.items(), reverse=True)
-        ]
-    return left_out
+
+    def close(depth: int) -> int:
+        """The frames of the path below this depth; gives how many are too thin."""
+        thin = 0
+        while len(places) > depth:
+            at, (after, then) = places.pop(), counts.pop()
+            if counts:
+                counts[-1][0] += after
+                counts[-1][1] += then
+            if (after and after >= _LEAST * totals[0]) or (then and then >= _LEAST * totals[1]):
+                nodes[at] = (len(places) + 1, path[len(places)], after, then)
+            else:  # and so is what it called, which lies behind it
+                del nodes[at:]
+                thin += 1
+        return thin
+
+    for frames, count, side in sorted(weighed, key=lambda one: one[0]):
+        same = 0
+        while same < min(len(path), len(frames)) and path[same] == frames[same]:
+            same += 1
+        left_out += close(same)
+        path = frames
+        for frame in frames[same:]:
+            places.append(len(nodes))
+            counts.append([0, 0])
+            nodes.append((len(places), frame, 0, 0))
+        if counts:
+            counts[-1][side] += count
+    left_out += close(0)
+    return nodes, left_out
 
 
 def _hash(text: str) -> str:
