@@ -109,7 +109,8 @@ class _Lines:
         self.tracepoint = bool(table.kind.format) or table.kind.attr.type == Type.TRACEPOINT
         self.chains = wanted.call_chains and table.get("callchain") is not None
         usual = _TRACEPOINT if self.tracepoint else _OTHER
-        if self.tracepoint and self.chains:
+        # As perf does it: what is named, even by a plus sign, is all of a tracepoint.
+        if self.tracepoint and self.chains and wanted.fields is None:
             usual |= _PLACES
         asked = parse_fields(wanted.fields, usual)
         if asked & _PLACES and "ip" not in asked:

@@ -13,6 +13,7 @@ from perfkeep.abi.perf_event import Sample
 from perfkeep.analysis.data import Data
 from perfkeep.analysis.script import Wanted, lines, objects
 from perfkeep.errors import UsageError
+from perfkeep.formats.arrow import ArrowTable
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.reader import PerfData
 from perfkeep.testing.assembler import PLAIN, Assembler
@@ -113,7 +114,8 @@ def test_sql_has_the_names_beside_the_numbers_and_arrow_does_not_unless_asked() 
     pytest.importorskip("duckdb")
     data = some()
     assert data.sql("SELECT state, state_name FROM traced").fetchall() == [(1, "S"), (1, "S")]
-    assert "state_name" not in data.to_arrow("traced").column_names
+    raw = data.to_arrow("traced")
+    assert isinstance(raw, ArrowTable) and "state_name" not in raw.column_names
     assert "state_name" in [one.name for one in data.named("traced")]
 
 
