@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkeep.records.c_values import Type, wrap
 from perfkeep.records.print_format import printer
 
 FIELDS = {
@@ -146,7 +147,10 @@ def test_any_expression_of_any_values_gives_a_number_that_fits(
 ) -> None:
     found = printer(f'{_DECLARED}\nprint fmt: "%llu", {expression}')
     assert found.parsed
-    row = [[one] * 3 if field.form == "ints" else one for field, one in zip(found.fields, numbers, strict=False)]  # fmt: skip
+    row: list[Any] = []
+    for field, one in zip(found.fields, numbers, strict=False):
+        fitting = wrap(one, Type(8 * field.width, field.signed))
+        row.append([fitting] * 3 if field.form == "ints" else fitting)
     text = found.text(row)
     assert text == "?" or 0 <= int(text) < 2**64
 
