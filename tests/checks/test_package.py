@@ -125,7 +125,7 @@ def test_a_plain_install_imports_and_has_its_command(python: Path) -> None:
 
 #: What the extra `analysis` is for.
 ANALYSIS = (
-    "analysis/", "client/look.py", "formats/arrow.py", "records/cells.py", "records/columns.py",
+    "analysis/", "client/following.py", "client/look.py", "formats/arrow.py", "records/cells.py", "records/columns.py",
     "records/names.py", "records/raw.py", "records/tasks.py", "records/timeline.py",
     "symbols/elf.py", "symbols/table.py",
 )  # fmt: skip

@@ -187,5 +187,12 @@ def as_nobody() -> AsNobody:
 
 
 @pytest.fixture
+def reachable(running: Any) -> Iterator[Any]:
+    """The instance in a folder that others may pass through."""
+    running.socket.parent.chmod(0o711)
+    yield running
+
+
+@pytest.fixture
 def flight(running: object) -> Iterator[perfkeep.Recording]:
     yield perfkeep.start("flight", ["cpu-clock/freq=100/"], cpus=[0], ring="64K")

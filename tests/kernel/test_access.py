@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,6 @@ OWN: Attempts = {
     "expire": lambda: perfkeep.Recording("flight").expire("1h"),
     "claim": lambda: perfkeep.Recording("flight").claim(),
 }
-
-
-@pytest.fixture
-def reachable(running: Running) -> Iterator[Running]:
-    """The instance in a folder that others may pass through."""
-    running.socket.parent.chmod(0o711)
-    yield running
 
 
 def outcomes(attempts: Mapping[str, Callable[[], object]]) -> dict[str, int]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import duckdb
+import numpy as np
 
+from perfkeep.analysis.stacks import default_event, stacks
+from perfkeep.analysis.tree import tree
+from perfkeep.errors import UsageError
 from perfkeep.formats.arrow import ArrowTable
+from perfkeep.records.cells import Column, codes_to_text
 from perfkeep.records.columns import Table
 from perfkeep.records.names import with_names
 
@@ -107,11 +114,48 @@ class _Named:
         return self._table.__arrow_c_stream__(requested_schema)
 
 
+class _Flames:
+    """Who called what, as rows; made when it is first asked for."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    @cached_property
+    def _table(self) -> ArrowTable:
+        rows = tree(stacks(self._data, default_event(self._data)))
+        codes: dict[str, int] = {"": 0}
+        texts = [
+            np.array([codes.setdefault(text, len(codes)) for text in some], "i8")
+            for some in ([row.name for row in rows], [row.file for row in rows])
+        ]
+        numbers = np.array([(row.parent, row.depth, row.own, row.total) for row in rows], "i8")
+        parent, depth, own, total = numbers.reshape(-1, 4).T
+        names = list(codes)
+        return ArrowTable(
+            [
+                Column("id", "int", np.arange(len(rows))),
+                Column("parent", "int", np.ascontiguousarray(parent)),
+                Column("depth", "int", np.ascontiguousarray(depth)),
+                codes_to_text("name", texts[0], names),
+                codes_to_text("file", texts[1], names),
+                Column("self", "int", np.ascontiguousarray(own)),
+                Column("total", "int", np.ascontiguousarray(total)),
+            ]
+        )
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
 def connect(data: Data) -> Connection:
     """A database in memory whose tables are those of the file; it reads no other file."""
     connection = duckdb.connect(":memory:")
     for name, table in data.tables.items():
         connection.register(name, _Named(table))
+    with suppress(UsageError):  # no event says where it was taken
+        default_event(data)
+        # A twin without this connection: what holds itself is never let go of before the end.
+        connection.register("flames", _Flames(copy.copy(data)))
     for statement in _views(set(data.tables)):
         connection.execute(statement)
     return connection
@@ -129,7 +173,7 @@ def ask(connection: Connection, query: str) -> tuple[list[str], list[tuple[Any, 
     return list(relation.columns), relation.fetchall()
 
 
-def copy(connection: Connection, query: str, form: str, out: BinaryIO) -> None:
+def write_rows(connection: Connection, query: str, form: str, out: BinaryIO) -> None:
     """The rows of a query as "csv" or "parquet".
 
     Raises:

@@ -41,6 +41,15 @@ class Stacks(NamedTuple):
     functions: list[Function]
     counts: Counter[tuple[Key, Frames]]
 
+    def named(self) -> list[tuple[list[tuple[str, str]], int]]:
+        """Each stack as (function, file), and how often it was seen; what the samples were put
+        together by is the outermost frame.
+        """
+        return [
+            ([(str(key[0]), ""), *(self.functions[one] for one in chain)], count)
+            for (key, chain), count in self.counts.most_common()
+        ]
+
 
 def frames(table: Table, symbolizer: Symbolizer) -> tuple[Ints, Ints, list[Function]]:
     """(offsets, codes, functions): row i has the frames `codes[offsets[i]:offsets[i + 1]]`, the
@@ -64,10 +73,16 @@ def frames(table: Table, symbolizer: Symbolizer) -> tuple[Ints, Ints, list[Funct
     return kept[chain.offsets], codes, functions
 
 
-def stacks(data: Data, name: str, by: Sequence[str] = ("comm",)) -> Stacks:
+def stacks(
+    data: Data,
+    name: str,
+    by: Sequence[str] = ("comm",),
+    span: tuple[int | None, int | None] = (None, None),
+) -> Stacks:
     """
     Args:
         by: some of GROUPS.
+        span: only samples from the first to the last of these ns.
 
     Raises:
         UsageError: there is no such table, or it says nothing of places, or not whose they are.
@@ -76,10 +91,25 @@ def stacks(data: Data, name: str, by: Sequence[str] = ("comm",)) -> Stacks:
     offsets, codes, functions = frames(table, data.symbolizer)
     keys = list(zip(*(_values(table, one) for one in by), strict=True)) if by else [()] * len(table)
     whole, bounds = codes.tolist(), offsets.tolist()
+    rows = _within(table, *span)
     counts: Counter[tuple[Key, Frames]] = Counter(
-        (keys[row], tuple(whole[at:end][::-1])) for row, (at, end) in enumerate(pairwise(bounds))
+        (keys[row], tuple(whole[bounds[row] : bounds[row + 1]][::-1])) for row in rows
     )
     return Stacks(table.kind.name, functions, counts)
+
+
+def _within(table: Table, first: int | None, last: int | None) -> Sequence[int]:
+    """The rows of that time."""
+    time = table.get("time")
+    if time is None or (first is None and last is None):
+        return range(len(table))
+    kept = np.ones(len(table), bool)
+    if first is not None:
+        kept &= time.values.astype("i8") >= first
+    if last is not None:
+        kept &= time.values.astype("i8") <= last
+    rows: list[int] = np.nonzero(kept)[0].tolist()
+    return rows
 
 
 def _values(table: Table, name: str) -> list[str] | list[int]:

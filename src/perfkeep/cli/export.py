@@ -57,10 +57,7 @@ def _named(data: Data, event: str | None) -> tuple[str, list[tuple[list[tuple[st
     from perfkeep.analysis.stacks import default_event, stacks
 
     found = stacks(data, event or default_event(data))
-    return found.event, [
-        ([(str(key[0]), ""), *(found.functions[one] for one in chain)], count)
-        for (key, chain), count in found.counts.most_common()
-    ]
+    return found.event, found.named()
 
 
 def _folded(data: Data, event: str | None, out: BinaryIO) -> None:
@@ -137,9 +134,9 @@ def _table(data: Data, event: str | None) -> str:
 
 def _copy(form: str) -> Callable[[Data, str | None, BinaryIO], None]:
     def write(data: Data, event: str | None, out: BinaryIO) -> None:
-        from perfkeep.analysis.sql import copy
+        from perfkeep.analysis.sql import write_rows
 
-        copy(data.connection, f'FROM "{_table(data, event)}"', form, out)
+        write_rows(data.connection, f'FROM "{_table(data, event)}"', form, out)
 
     return write
 

@@ -8,6 +8,10 @@ from perfkeep.cli.common import say
 from perfkeep.cli.table import plain, render
 from perfkeep.errors import UsageError
 
+_KEYS = ("comm", "pid", "tid", "cpu", "sym", "dso")
+#: As a person reads them.
+KEYS = "comm, pid, tid, cpu, sym and dso"
+
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
@@ -23,18 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         metavar="KEYS",
-        type=_keys,
-        help="of comm, pid, tid, cpu, sym and dso, like comm,sym",
+        type=keys_of,
+        help=f"of {KEYS}, like comm,sym",
     )
     parser.add_argument(
-        "-e", "--event", metavar="EVENT", help="with --by: count this event's samples"
+        "--tree", action="store_true", help="show who called what, by thread or --by comm or pid"
+    )
+    parser.add_argument(
+        "-e", "--event", metavar="EVENT", help="with --by or --tree: count this event's samples"
     )
 
 
-_KEYS = ("comm", "pid", "tid", "cpu", "sym", "dso")
-
-
-def _keys(text: str) -> list[str]:
+def keys_of(text: str) -> list[str]:
     keys = text.split(",")
     if not set(keys) <= set(_KEYS) or len(set(keys)) < len(keys):
         raise argparse.ArgumentTypeError(f"{text!r} is not some of {', '.join(_KEYS)}")
@@ -72,11 +76,39 @@ def _by(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tree(options: argparse.Namespace) -> int:
+    """Callers above what they called. What has less than a hundredth of all samples is left out."""
+    from perfkeep.analysis.stacks import GROUPS, default_event, stacks
+    from perfkeep.analysis.tree import tree
+    from perfkeep.client.look import look
+
+    keys = options.by or ["comm"]
+    if not set(keys) <= set(GROUPS):
+        raise UsageError(f"--tree begins with some of {', '.join(GROUPS)}, not with functions")
+    data = look(options.file)
+    for text in data.complaints():
+        say(text)
+    found = stacks(data, options.event or default_event(data), keys)
+    total = sum(found.counts.values()) or 1
+    rows = tree(found, 0.01)
+    print(f"{total:,} samples of {plain(found.event)}")
+    shown = [
+        [f"{row.total / total:.1%}", f"{row.own / total:.1%}", "  " * row.depth + row.name]
+        for row in rows[: options.top]
+    ]
+    print(render(["TOTAL", "SELF", "CALLED"], shown, right=(0, 1)))
+    if len(rows) > options.top:
+        print(f"and {len(rows) - options.top} more lines; -n {len(rows)} shows them")
+    return 0
+
+
 def run(options: argparse.Namespace) -> int:
+    if options.tree:
+        return _tree(options)
     if options.by:
         return _by(options)
     if options.event:
-        raise UsageError("-e goes with --by; without it every event is shown")
+        raise UsageError("-e goes with --by or --tree; without them every event is shown")
     from perfkeep.formats import perf_data
     from perfkeep.records.summary import Source, table
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from perfkeep.cli.common import say
 from perfkeep.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data
+    from perfkeep.analysis.script import Wanted
 
 
 def _count(text: str) -> int:
@@ -23,8 +29,8 @@ def _ids(text: str) -> list[int]:
     return [int(one) for one in words]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="FILE|NAME", help="a perf.data file, or a recording")
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Which samples, and what of them."""
     parser.add_argument(
         "-F", "--fields", metavar="FIELDS",
         help="what to show, like comm,tid,time,event,trace; or changes like +pid,-period",
@@ -37,17 +43,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pid", metavar="PIDS", type=_ids, help="only of these processes")
     parser.add_argument("--tid", metavar="TIDS", type=_ids, help="only of these threads")
     parser.add_argument("-C", "--cpu", metavar="CPUS", help="only on these CPUs: 0-3,5")
-    parser.add_argument("-n", "--limit", type=_count, metavar="N", help="only the first N samples")
     parser.add_argument("--ns", action="store_true", help="show times in nanoseconds")
     parser.add_argument("-G", "--hide-call-graph", action="store_true", help="show no call chains")
     parser.add_argument("--json", action="store_true", help="an object a line, for programs")
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE|NAME", help="a perf.data file, or a recording")
+    add_choice(parser)
+    parser.add_argument("-n", "--limit", type=_count, metavar="N", help="only the first N samples")
+
+
+def chosen(options: argparse.Namespace) -> Wanted:
+    """What `add_choice` was answered.
+
+    Raises:
+        UsageError: what cannot be at once; no CPUs.
+    """
     if options.json and (options.fields or options.ns):
         raise UsageError("--json has all fields, and times in nanoseconds; leave out -F and --ns")
-    from perfkeep.analysis.script import Wanted, lines, objects
-    from perfkeep.client.look import look
+    from perfkeep.analysis.script import Wanted
     from perfkeep.kernel.cpus import parse_list
 
     only: dict[str, list[int] | list[str]] = {}
@@ -56,14 +71,25 @@ def run(options: argparse.Namespace) -> int:
     if options.cpu is not None:
         only["cpu"] = list(parse_list(options.cpu))
     only |= {one: getattr(options, one) for one in ("pid", "tid") if getattr(options, one)}
-    wanted = Wanted(options.fields, options.event, only, options.ns, not options.hide_call_graph)
-    data = look(options.source)
+    return Wanted(options.fields, options.event, only, options.ns, not options.hide_call_graph)
+
+
+def text_of(data: Data, wanted: Wanted, json: bool) -> Iterator[str]:
+    """A text for each sample. What cannot be read is told."""
+    from perfkeep.analysis.script import lines, objects
+
     for text in data.complaints():
         say(text)
-    found = objects(data, wanted) if options.json else lines(data, wanted)
     # Comms may be anything; what cannot be encoded is shown as "?".
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    return objects(data, wanted) if json else lines(data, wanted)
+
+
+def run(options: argparse.Namespace) -> int:
+    from perfkeep.client.look import look
+
+    wanted = chosen(options)
     write = sys.stdout.write
-    for line in islice(found, options.limit):
+    for line in islice(text_of(look(options.source), wanted, options.json), options.limit):
         write(line)
     return 0

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.query is None and not options.tables:
         raise UsageError("say what to ask, or --tables to see what can be asked")
-    from perfkeep.analysis.sql import SqlError, ask, copy, schema
+    from perfkeep.analysis.sql import SqlError, ask, schema, write_rows
     from perfkeep.client.aside import AsideFile
     from perfkeep.client.look import look
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.parquet:
             with AsideFile(options.parquet) as out:
-                copy(data.connection, options.query, "parquet", out)
+                write_rows(data.connection, options.query, "parquet", out)
             return 0
         names, rows = ask(data.connection, options.query)
     except SqlError as error:

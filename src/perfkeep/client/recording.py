@@ -14,6 +14,7 @@ from perfkeep.wire import messages
 from perfkeep.wire.messages import Named, RecordingInfo
 
 if TYPE_CHECKING:
+    from perfkeep.client.following import Follower
     from perfkeep.client.snapshot import Snapshot
     from perfkeep.kernel.fd import OwnedFd
 
@@ -67,6 +68,19 @@ class Recording:
         from perfkeep.client.snapshot import take
 
         return take(self.name, path, last=last, since_ns=since_ns, until_ns=until_ns)
+
+    def follow(self) -> Follower:
+        """Read it as it goes on, from what the rings hold now; needs the extra `analysis`.
+
+            with recording.follow() as follower:
+                while not follower.ended:
+                    data = follower.poll()  # what is new, as tables, or None
+
+        Any number may follow at once: each has its own place, and counts what it lost.
+        """
+        from perfkeep.client.following import Follower
+
+        return Follower(self.name)
 
     def enable(self) -> None:
         call("Enable", Named(self.name))

@@ -163,23 +163,48 @@ def take(
 def _write(
     name: str, out: BinaryIO, window: Window, progress: Progress | None
 ) -> tuple[Coverage, RecordingInfo]:
-    connection, begun, data = again(lambda: _begin(name))
+    connection, begun, told = again(lambda: begin(name))
     with connection:
         if begun.cpus:
             connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
-        events = [describe(kind) for kind in begun.kinds]
-        told, wanted = memoryview(data), None
-        if begun.sideband is not None:
-            events.append(_describe_sideband(begun.sideband))
-            # Who is known need not be looked for.
-            wanted = without_mappings(told) if begun.sideband.complete else None
-        host = procfs.scan(wanted)
-        with closing(_rings(connection, begun, progress)) as rings:
-            coverage = write_snapshot(out, events, rings, host, window, list(sys.argv), told)
+        about = Context(begun, told)
+        host = about.host()
+        with closing(_rings(connection, begun, about.longest, progress)) as rings:
+            command = list(sys.argv)
+            coverage = write_snapshot(out, about.events, rings, host, window, command, told)
     return coverage, begun.recording
 
 
-def _begin(name: str) -> tuple[Connection, messages.Snapshot, bytes]:
+class Context:
+    """What a file says beside the rings.
+
+    Args:
+        told: records of the sideband.
+
+    Attributes:
+        longest: no record of these events has more bytes.
+    """
+
+    def __init__(self, begun: messages.Snapshot, told: bytes) -> None:
+        self.events = [describe(kind) for kind in begun.kinds]
+        self.longest = max_record(kind.kind for kind in begun.kinds)
+        self._wanted: set[int] | None = None
+        if begun.sideband is not None:
+            self.events.append(_describe_sideband(begun.sideband))
+            if begun.sideband.complete:  # who is known need not be looked for
+                self._wanted = without_mappings(memoryview(told))
+
+    def host(self) -> procfs.Host:
+        return procfs.scan(self._wanted)
+
+
+def begin(name: str) -> tuple[Connection, messages.Snapshot, bytes]:
+    """A connection on which copies of the rings can be asked for, what there is, and what the
+    sideband told.
+
+    Raises:
+        BrokerError: ENOENT: no such recording · EACCES: not yours to read.
+    """
     connection = Connection(instance.current())
     try:
         begun, fds = connection.call("BeginSnapshot", Named(name), messages.Snapshot)
@@ -205,10 +230,9 @@ def describe(kind: messages.KindInSnapshot) -> EventDesc:
 
 
 def _rings(
-    connection: Connection, begun: messages.Snapshot, progress: Progress | None
+    connection: Connection, begun: messages.Snapshot, bound: int, progress: Progress | None
 ) -> Generator[RingCopy, None, None]:
     """The copies in order, each valid until the next is asked for."""
-    bound = max_record(kind.kind for kind in begun.kinds)
     ring, count = begun.recording.ring, len(begun.cpus)
     for index in range(count):
         copied, fds = connection.receive(RingCopied)

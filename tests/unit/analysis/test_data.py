@@ -14,7 +14,7 @@ from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import Record
 from perfkeep.analysis.data import Data
-from perfkeep.analysis.sql import SqlError, ask, copy, schema
+from perfkeep.analysis.sql import SqlError, ask, schema, write_rows
 from perfkeep.errors import UsageError
 from perfkeep.formats.arrow import ArrowTable
 from perfkeep.formats.perf_data.event import EventDesc
@@ -157,10 +157,10 @@ def test_rows_become_a_parquet_file(tmp_path: Path) -> None:
     data = data_of(EVENTS["cpu-clock"].sample(5))
     path = tmp_path / "clock.parquet"
     with open(path, "wb") as out:
-        copy(data.connection, "SELECT time FROM cpu_clock;", "parquet", out)
+        write_rows(data.connection, "SELECT time FROM cpu_clock;", "parquet", out)
     assert ask(data.connection, f"FROM '{path}'") == (["time"], [(5,)])
     with open(path, "wb") as out, pytest.raises(SqlError):
-        copy(data.connection, "SELECT nope", "parquet", out)
+        write_rows(data.connection, "SELECT nope", "parquet", out)
 
 
 def test_fields_that_nobody_knows_are_told() -> None:

@@ -152,7 +152,7 @@ def valid_part(ring: RingCopy, clock: Clock) -> tuple[int, int, int]:
     return records.first_chained(ring.data, min(spoilt, length), clock.ids), length, overwritten
 
 
-def _first(
+def first_where(
     data: memoryview, marks: list[int], end: int, holds: Callable[[int], bool], clock: Clock
 ) -> int:
     """Offset of the first record for whose time `holds`; it holds for all behind that, too."""
@@ -204,7 +204,7 @@ def _inside(
     end, (since, until) = chain.end, (window.since_ns, window.until_ns)
 
     def first(holds: Callable[[int], bool]) -> int:
-        return _first(ring.data, chain.marks, chain.end, holds, clock)
+        return first_where(ring.data, chain.marks, chain.end, holds, clock)
 
     backward = ring.kind == "backward"
     if until is not None:

@@ -1,0 +1,164 @@
+"""Any number of readers follow a recording at once: each gets everything once, in order, or is told
+how much it lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+import perfkeep
+from perfkeep.client.connection import disconnect
+from perfkeep.client.following import Follower
+from perfkeep.testing.requirements import perf_events, requires, root, tracefs
+
+pytestmark = [
+    requires(perf_events, tracefs, root),
+    pytest.mark.usefixtures("running", "tracefs_mounted"),
+]
+
+# Of tests/kernel/conftest.py, which cannot be imported.
+Running = Any
+Caller = Any
+Eventually = Callable[[Callable[[], object]], None]
+AsNobody = Callable[[Callable[[], object]], object]
+
+CALLS = "syscalls:sys_enter_getpriority"
+
+
+class Reader:
+    """Collects the numbers of a caller's calls, as they come."""
+
+    def __init__(self, name: str, caller: Caller) -> None:
+        self.follower = Follower(name)
+        self.pid = caller.pid
+        self.numbers: list[int] = []
+        self.times: list[int] = []
+
+    def has(self, number: int) -> bool:
+        return number in self.look()
+
+    def look(self) -> list[int]:
+        data = self.follower.poll()
+        if data is not None:
+            table = data.table(CALLS)
+            for sample in data.samples(CALLS):
+                self.times.append(sample.time or 0)
+                if sample.pid == self.pid:
+                    self.numbers.append(int(str(sample["who"])) - 0x40000000)
+            assert len(table) == len(list(data.samples(CALLS)))
+        return self.numbers
+
+
+def test_several_readers_get_every_sample_once_and_in_order(
+    caller: Caller, eventually: Eventually
+) -> None:
+    one = caller(0)
+    perfkeep.start("flight", [CALLS], ring="1M")
+    readers = [Reader("flight", one), Reader("flight", one)]
+    for _ in range(5):
+        last = one.ask("call", 500)
+        readers[0].look()
+    late = Reader("flight", one)
+    for reader in [*readers, late]:
+        eventually(partial(reader.has, last))
+        assert reader.numbers == list(range(1, 2501))
+        assert reader.times == sorted(reader.times)
+        assert reader.follower.lost_bytes == 0
+        reader.follower.close()
+
+
+def test_who_comes_too_late_is_told_how_much_it_lost_and_others_lose_nothing(
+    caller: Caller, eventually: Eventually
+) -> None:
+    one = caller(0)
+    perfkeep.start("flight", [CALLS], ring="64K")
+    slow, fast = Reader("flight", one), Reader("flight", one)
+    for _ in range(20):
+        last = one.ask("call", 200)
+        fast.look()
+    for reader in (slow, fast):
+        eventually(partial(reader.has, last))
+        reader.follower.close()
+    assert fast.numbers == list(range(1, 4001)) and fast.follower.lost_bytes == 0
+    assert slow.numbers == list(range(slow.numbers[0], 4001)) and slow.numbers[0] > 1
+    size = 64 << 10
+    assert slow.follower.lost_bytes > 20 * 200 * 56 - size
+
+
+def test_a_reader_does_not_notice_that_the_broker_restarts(
+    caller: Caller, running: Running, eventually: Eventually
+) -> None:
+    one = caller(0)
+    perfkeep.start("flight", [CALLS], ring="1M")
+    reader = Reader("flight", one)
+    one.ask("call", 100)
+    eventually(lambda: reader.look() and reader.numbers[-1] == 100)
+    before = running.pids()
+    os.kill(before[0], signal.SIGKILL)
+    disconnect()
+    one.ask("call", 100)
+    eventually(lambda: reader.look()[-1] == 200)
+    assert reader.numbers == list(range(1, 201))
+    assert running.pids() != before
+    reader.follower.close()
+
+
+def test_what_was_recorded_last_is_there_though_it_has_been_claimed(caller: Caller) -> None:
+    one = caller(0)
+    recording = perfkeep.start("flight", [CALLS], ring="64K")
+    with recording.follow() as follower:
+        one.ask("call", 10)
+        recording.claim()
+        data = follower.poll()
+        assert follower.ended and data is not None
+        numbers = [int(str(s["who"])) for s in data.samples(CALLS) if s.pid == one.pid]
+        assert [number - 0x40000000 for number in numbers] == list(range(1, 11))
+        assert follower.poll() is None
+
+
+def test_who_may_only_read_is_given_copies(
+    caller: Caller, reachable: Running, as_nobody: AsNobody, eventually: Eventually
+) -> None:
+    one = caller(0)
+    recording = perfkeep.start("flight", [CALLS], ring="64K", mode=0o604)
+    one.ask("call", 50)
+
+    def follow() -> list[int]:
+        reader = Reader("flight", one)
+        assert not reader.follower._mapped
+        eventually(reader.look)
+        reader.follower.close()
+        return reader.numbers
+
+    disconnect()
+    assert as_nobody(follow) == list(range(1, 51))
+    recording.claim()
+
+
+def test_tail_prints_the_last_ones_and_goes_on_until_it_is_over(caller: Caller) -> None:
+    one = caller(0)
+    recording = perfkeep.start("flight", [CALLS], ring="64K")
+    one.ask("call", 20)
+    command = [sys.executable, "-m", "perfkeep", "tail", "flight", "-n", "5", "--pid", str(one.pid)]
+    with subprocess.Popen(
+        [*command, "-F", "tid,trace", "--every", "10ms"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as tail:  # fmt: skip
+        assert tail.stdout is not None
+        first = [tail.stdout.readline() for _ in range(5)]
+        one.ask("call", 3)
+        more = [tail.stdout.readline() for _ in range(3)]
+        recording.claim()
+        _, err = tail.communicate(timeout=30)
+    assert tail.returncode == 0 and err == "perfkeep: flight has ended\n"
+    assert [int(line.rpartition("0x")[2], 16) - 0x40000000 for line in first + more] == [
+        *range(16, 21), 21, 22, 23,
+    ]  # fmt: skip
