@@ -13,6 +13,7 @@ from perfkeep.analysis.mappings import Mapping, Mappings
 from perfkeep.errors import DataError
 from perfkeep.symbols.elf import Image, image
 from perfkeep.symbols.table import SymbolTable
+from perfkeep.symbols.vdso import NAME, vdso
 
 Ints = NDArray[Any]
 
@@ -145,12 +146,17 @@ class Symbolizer:
         offsets = addresses - np.uint64(mapping.start) + np.uint64(mapping.offset)
         return known.symbols.names_of(known.addresses(offsets))
 
+    def _found(self, path: str, build_id: str) -> Image | None:
+        if path == NAME:  # another kernel has another one
+            return vdso() if self.kernel else None
+        return image(path, build_id) if path.startswith("/") else None
+
     def _image(self, mapping: Mapping) -> Image | None:
         """None: it is not there, is no ELF file, or another build."""
         key = (mapping.path, mapping.build_id or self.build_ids.get(mapping.path, ""))
         if key not in self._images:
             try:
-                self._images[key] = image(*key) if key[0].startswith("/") else None
+                self._images[key] = self._found(*key)
             except (OSError, DataError):
                 self._images[key] = None
         return self._images[key]

@@ -46,7 +46,7 @@ def of_file(path: bytes, inode: int | None = None) -> bytes | None:
         if key not in _known:
             _known[key] = _read(fd)
         return _known[key]
-    except OSError:
+    except (OSError, OverflowError):  # a damaged file names places that no file has
         return None
     finally:
         os.close(fd)

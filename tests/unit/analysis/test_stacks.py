@@ -21,6 +21,7 @@ from perfkeep.formats.folded import folded
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.reader import PerfData
 from perfkeep.formats.speedscope import speedscope
+from perfkeep.symbols.vdso import vdso
 from perfkeep.testing.assembler import PLAIN, Assembler
 
 KERNEL_MARK, USER_MARK = 2**64 - 128, 2**64 - 512
@@ -142,3 +143,14 @@ def test_speedscope_has_each_frame_once_and_all_weights() -> None:
     assert profile["samples"] == [[0, 1], [0]] and profile["weights"] == [2, 3]
     assert profile["endValue"] == 5
     assert json.loads(json.dumps(made)) == made
+
+
+def test_the_vdso_of_this_kernel_is_named_and_that_of_another_is_not() -> None:
+    image = vdso()
+    if image is None:
+        pytest.skip("this process has no vdso")
+    inside = int(image.symbols.starts[0])
+    name = image.symbols.names_of(np.array([inside], "u8"))[0]
+    records = [mmap(5, 0x7000_0000, 0x2000, "[vdso]"), sample(5, USER_MARK, 0x7000_0000 + inside)]
+    assert chains(data_of([kernel(), *records])) == {(":5", name): 1}
+    assert chains(data_of(records)) == {(":5", f"[vdso]+{inside:#x}"): 1}

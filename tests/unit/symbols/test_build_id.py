@@ -38,7 +38,10 @@ def test_a_file_that_is_replaced_gets_its_new_id(tmp_path: Path) -> None:
     assert build_id.of_file(bytes(path)) == bytes(20)
 
 
-@pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", elf(b""), elf(NOTE)[:100]])
+NOWHERE = elf(NOTE)[:72] + struct.pack("=Q", 2**63) + elf(NOTE)[80:]
+
+
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", elf(b""), elf(NOTE)[:100], NOWHERE])
 def test_what_has_none_gives_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     assert build_id.of_file(bytes(tmp_path / "x")) is None
