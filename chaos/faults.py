@@ -154,6 +154,12 @@ def creator_dies(world: World) -> float:
     return _settled(world, began)
 
 
+def _supervisors(world: World) -> list[int]:
+    with suppress(FileNotFoundError):
+        return [int(name) for name in os.listdir(f"{world.socket}.exec") if name.isdecimal()]
+    return []
+
+
 def supervisor_dies(world: World) -> float:
     """kill -9 of the supervisor of `perfkeep exec`."""
     code = "import os; os.write(1, b'!'); os.read(0, 1)"
@@ -161,7 +167,8 @@ def supervisor_dies(world: World) -> float:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout is not None and program.stdin is not None
         program.stdout.read(1)
-        found = [int(name) for name in os.listdir(f"{world.socket}.exec") if name.isdecimal()]
+        # The program may be there before its supervisor can be asked.
+        found = until(lambda: _supervisors(world) or None, "a supervisor")
         began = time.monotonic()
         for pid in found:
             with suppress(ProcessLookupError):  # one that was killed before

@@ -18,8 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfkeep.analysis.data import Data, read
+    from perfkeep.analysis.data import Data
     from perfkeep.client.event import PerfEvent, open_event, reopen
+    from perfkeep.client.look import read
     from perfkeep.client.recording import Recording, recordings, start
     from perfkeep.client.snapshot import Snapshot
     from perfkeep.errors import PerfkeepError
@@ -46,7 +47,7 @@ _WHERE = {
     "Recording": "client.recording",
     "Snapshot": "client.snapshot",
     "open_event": "client.event",
-    "read": "analysis.data",
+    "read": "client.look",
     "recordings": "client.recording",
     "reopen": "client.event",
     "start": "client.recording",

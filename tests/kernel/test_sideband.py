@@ -82,6 +82,15 @@ def test_stock_perf_names_it_as_well(burner: Path, tmp_path: Path) -> None:
     assert any("burner" in line and "burn_the_time" in line for line in got.stdout.splitlines())
 
 
+@requires(perf_tool)
+def test_stock_perf_runs_beside_a_recording(tmp_path: Path) -> None:
+    # An event that asks for build ids has the kernel mark the records of all others as well.
+    perfkeep.start("flight", ["cpu-clock"], ring="64K")
+    for _ in range(3):
+        command = ["perf", "record", "-q", "-e", "cpu-clock", "-o", tmp_path / "x.data", "true"]
+        subprocess.run(command, check=True)
+
+
 @pytest.mark.parametrize("who", ["broker", "keeper"])
 def test_it_is_known_when_a_daemon_has_died_since(
     burner: Path, tmp_path: Path, running: Running, who: str, eventually: Eventually

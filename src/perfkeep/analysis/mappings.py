@@ -28,6 +28,7 @@ _MMAP2_TAIL = struct.Struct("=B3x20s")
 _FORK = struct.Struct("=IIII")
 _COMM = struct.Struct("=II")
 _MISC = struct.Struct("=H")
+_BUILD_ID_SIZES = (16, 20)
 _KERNEL_PID = 0xFFFFFFFF
 _start, _end = attrgetter("start"), attrgetter("end")
 
@@ -94,7 +95,9 @@ class Mappings:
             text_at = 72
             if _MISC.unpack_from(record, 4)[0] & MISC_MMAP_BUILD_ID and len(record) >= 72:
                 size, raw = _MMAP2_TAIL.unpack_from(record, 40)
-                build_id = raw[: min(size, 20)].hex()
+                # Linux sets the mark also where there is none, see client.sideband: then this is
+                # the device and the inode.
+                build_id = raw[:size].hex() if size in _BUILD_ID_SIZES else ""
         path = bytes(record[text_at:]).split(b"\0")[0].decode(errors="surrogateescape")
         if pid == _KERNEL_PID:
             if path.startswith("[kernel.kallsyms]"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from perfkeep.analysis.data import Data, read
+from perfkeep.analysis import data
+from perfkeep.analysis.data import Data
 from perfkeep.client.snapshot import Progress, take
 from perfkeep.errors import BrokerError, UsageError
 
@@ -17,6 +18,17 @@ def kallsyms() -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def read(path: str) -> Data:
+    """A perf.data file, of perfkeep or of stock perf, with functions of the kernel by their names if
+    it is the one that runs now.
+
+    Raises:
+        DataError: it is none, or a broken one.
+        OSError: it cannot be read.
+    """
+    return data.read(path, kallsyms)
 
 
 def look(what: str, progress: Progress | None = None) -> Data:
@@ -31,7 +43,7 @@ def look(what: str, progress: Progress | None = None) -> Data:
         BrokerError: EACCES: not yours to read.
     """
     if os.path.exists(what) or "/" in what:
-        return read(what, kallsyms)
+        return read(what)
     try:
         with take(what, None, progress=progress) as snapshot:
             return snapshot.tables(kallsyms)

@@ -143,7 +143,7 @@ def test_what_has_replaced_a_mapped_file_gives_no_build_id(tmp_path: Path) -> No
         there = host()
         mapping = Mapping(4096, 8192, 0, 8, 1, inode, 5, False, bytes(path))
         there.processes = [Process(2**31 - 1, {}, [mapping])]
-        return build_ids(there)
+        return build_ids(there, {})
 
     assert bytes(range(20)) in ids(path.stat().st_ino) and bytes(path) in ids(path.stat().st_ino)
     assert ids(path.stat().st_ino + 1) == b""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from perfkeep.abi.perf_data import NAME_ALIGN, Feature
 from perfkeep.abi.perf_event import Attr, ClockId, Flag
 from perfkeep.abi.records import MISC_CPUMODE_KERNEL, MISC_CPUMODE_USER
 from perfkeep.formats.perf_data.coverage import Coverage
 from perfkeep.formats.perf_data.event import EventDesc, attr_size, pack_attr
-from perfkeep.formats.perf_data.host import HostFacts, MappingFacts
+from perfkeep.formats.perf_data.host import FileFacts, HostFacts
 from perfkeep.formats.perf_data.tracing import tracing_data
 from perfkeep.symbols import build_id
 
@@ -47,13 +47,19 @@ def _build_id(id: bytes, path: bytes, misc: int) -> bytes:
     return head + id.ljust(_BUILD_ID_ROOM, b"\0") + bytes([len(id), 0, 0, 0]) + name
 
 
-def build_ids(host: HostFacts) -> bytes:
-    """Of the kernel, and of every file that some process executes."""
+def build_ids(host: HostFacts, told: Mapping[bytes, tuple[int, FileFacts]]) -> bytes:
+    """Of the kernel, and of every file that some process executes.
+
+    Args:
+        told: by their paths files that processes executed, by the sideband.
+    """
     parts = []
     kernel = build_id.in_notes(host.kernel_notes)
     if kernel:
         parts.append(_build_id(kernel, b"[kernel.kallsyms]", MISC_CPUMODE_KERNEL))
-    mapped = {m.path: (process.pid, m) for process in host.processes for m in process.mappings}
+    mapped = {**told} | {
+        m.path: (process.pid, m) for process in host.processes for m in process.mappings
+    }
     for path in sorted(path for path in mapped if path.startswith(b"/") and path[:2] != b"//"):
         found = _of_mapping(*mapped[path])
         if found:
@@ -61,7 +67,7 @@ def build_ids(host: HostFacts) -> bytes:
     return b"".join(parts)
 
 
-def _of_mapping(pid: int, mapping: MappingFacts) -> bytes | None:
+def _of_mapping(pid: int, mapping: FileFacts) -> bytes | None:
     """Of the very file that is mapped. The one of that name may be another by now, after an
     upgrade, or here, outside of the container; root can still open what is mapped.
     """
@@ -78,6 +84,7 @@ def _is_monotonic(attr: Attr) -> bool:
 def sections(
     events: Sequence[EventDesc],
     host: HostFacts,
+    told: Mapping[bytes, tuple[int, FileFacts]],
     coverage: Coverage,
     command: Sequence[str],
     version: str,
@@ -100,7 +107,7 @@ def sections(
         found[Feature.CLOCK_DATA] = struct.pack(
             "=IIQQ", _CLOCK_DATA_VERSION, ClockId.MONOTONIC, host.realtime_ns, host.monotonic_ns
         )
-    ids = build_ids(host)
+    ids = build_ids(host, told)
     if ids:
         found[Feature.BUILD_ID] = ids
     tracepoints = [event.tracepoint for event in events if event.tracepoint]

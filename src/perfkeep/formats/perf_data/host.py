@@ -10,13 +10,22 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class MappingFacts(Protocol):
-    """One executable mapping of a process."""
+class FileFacts(Protocol):
+    """Which file is mapped, and where."""
 
     @property
     def start(self) -> int: ...
     @property
     def length(self) -> int: ...
+    @property
+    def inode(self) -> int: ...
+    @property
+    def path(self) -> bytes: ...
+
+
+class MappingFacts(FileFacts, Protocol):
+    """One executable mapping of a process."""
+
     @property
     def offset(self) -> int: ...
     @property
@@ -24,13 +33,9 @@ class MappingFacts(Protocol):
     @property
     def minor(self) -> int: ...
     @property
-    def inode(self) -> int: ...
-    @property
     def protection(self) -> int: ...
     @property
     def shared(self) -> bool: ...
-    @property
-    def path(self) -> bytes: ...
 
 
 class ProcessFacts(Protocol):

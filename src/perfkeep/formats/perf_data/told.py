@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from perfkeep.abi.records import Record
 
 _HEAD = struct.Struct("=IHHII")
 _TASK_EVENT = struct.Struct("=IIIIQ")  # pid, parent, tid, the parent's tid, time
+_MMAP2 = struct.Struct("=IIQQQIIQ")  # pid, tid, start, length, offset, major, minor, inode
+_PATH_AT = 72
 _MAPPED = (Record.MMAP, Record.MMAP2)
 
 
@@ -40,6 +43,26 @@ def without_mappings(told: memoryview) -> set[int]:
                 mapped.discard(pid)
                 living.add(pid) if kind == Record.FORK else living.discard(pid)
     return living - mapped
+
+
+class Mapped(NamedTuple):
+    """A file that a process executes."""
+
+    path: bytes
+    inode: int
+    start: int
+    length: int
+
+
+def mapped(records: Iterable[memoryview]) -> dict[bytes, tuple[int, Mapped]]:
+    """By path, the last process that mapped it, and where."""
+    found = {}
+    for record in records:
+        if record[0] == Record.MMAP2 and len(record) > _PATH_AT:
+            pid, _, start, length, _, _, _, inode = _MMAP2.unpack_from(record, 8)
+            path = bytes(record[_PATH_AT:]).split(b"\0")[0]
+            found[path] = pid, Mapped(path, inode, start, length)
+    return found
 
 
 def relevant(told: memoryview, first_ns: int | None) -> list[memoryview]:

@@ -19,7 +19,7 @@ from perfkeep.formats.perf_data.coverage import Clock, Coverage, RingCopy, Windo
 from perfkeep.formats.perf_data.event import EventDesc, attr_size, pack_attr
 from perfkeep.formats.perf_data.features import sections
 from perfkeep.formats.perf_data.host import HostFacts
-from perfkeep.formats.perf_data.told import relevant
+from perfkeep.formats.perf_data.told import mapped, relevant
 
 
 def _trailer_size(events: Sequence[EventDesc]) -> int:
@@ -95,9 +95,10 @@ def write_snapshot(
         # Released on a full disk as well: whoever owns the ring's memory wants to unmap it.
         with kept:
             out.write(kept)
-    out.write(b"".join(relevant(memoryview(told), coverage.first_ns)))
+    kept_told = relevant(memoryview(told), coverage.first_ns)
+    out.write(b"".join(kept_told))
     data_size = out.tell() - data_at
-    found = sections(events, host, coverage, command, perfkeep.__version__)
+    found = sections(events, host, mapped(kept_told), coverage, command, perfkeep.__version__)
     bitmap = _write_features(out, found)
     out.seek(0)
     out.write(
