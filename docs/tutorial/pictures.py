@@ -37,13 +37,14 @@ def label(x: float, y: float, text: str) -> str:
 
 
 def timeline(data: perfkeep.Data, around_ms: int = 80) -> str:
-    """Threads of the service around the longest wait that the janitor ended: red is asleep, orange
+    """Threads of the service around the first long wait that the janitor ended: red is asleep, orange
     has no CPU.
     """
     ((tid, begin, length),) = data.sql(
         "SELECT o.tid, o.start, o.duration_ns FROM off_cpu o JOIN sched_waking w ON w.event_pid = o.tid "
         "AND w.time BETWEEN o.start AND o.start + o.duration_ns "
-        "WHERE o.comm = 'worker' AND w.comm = 'janitor' ORDER BY duration_ns DESC LIMIT 1"
+        "WHERE o.comm = 'worker' AND w.comm = 'janitor' AND o.duration_ns > 50000000 "
+        "ORDER BY o.start LIMIT 1"
     ).fetchall()
     first, last = begin - around_ms * 10**6, begin + length + around_ms * 10**6
     rows = data.sql(
@@ -66,7 +67,7 @@ def timeline(data: perfkeep.Data, around_ms: int = 80) -> str:
                 20, colour, f"{comm} {number}: {why} for {duration / 1e6:.1f} ms",
             )
         )  # fmt: skip
-    parts.append(label(130, 14, f"{(last - first) / 1e6:.0f} ms; thread {tid} waits longest"))
+    parts.append(label(130, 14, f"{(last - first) / 1e6:.0f} ms; thread {tid} waits first"))
     return page(30 + len(lanes) * 28, parts)
 
 

@@ -250,7 +250,7 @@ class Data:
         """One table as a polars.DataFrame."""
         import polars
 
-        return polars.from_arrow(self.to_arrow(name))
+        return polars.DataFrame(self.to_arrow(name))
 
     @cached_property
     def connection(self) -> Connection:

@@ -86,6 +86,19 @@ def test_an_arrow_stream_is_read_back_by_arrow(file: str, tmp_path: Path) -> Non
     assert {tuple(row["callchain"]) for row in rows} == {(MARK, 1, 2), (MARK, 3)}
 
 
+def test_polars_has_them_as_a_frame(file: str) -> None:
+    # In a process of its own: its threads leave descriptors open.
+    pytest.importorskip("polars")
+    code = (
+        "import perfkeep, sys; data = perfkeep.read(sys.argv[1]);"
+        "frame = data.to_polars('cpu_clock'); print(type(frame).__name__, sorted(frame['time']))"
+    )
+    got = subprocess.run(
+        [sys.executable, "-c", code, file], capture_output=True, text=True, check=True
+    )
+    assert got.stdout == "DataFrame [10, 20, 30]\n"
+
+
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
 def test_rows_are_read_back_by_polars(file: str, tmp_path: Path, form: str) -> None:
     pytest.importorskip("polars")
