@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,25 @@ def test_functions_are_called_as_perf_calls_them(recorded: Path, tmp_path: Path)
                     known = places(frame["dso"])
                     assert known.get(name, set()) & known.get(said, set()), (name, frame)
     assert compared > 1000
+
+
+def test_functions_of_the_vdso_are_called_as_perf_calls_them(
+    tracefs_mounted: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "perf.data"
+    busy = "import time\nfor _ in range(1_000_000): time.monotonic()"
+    # Without build ids: perf 6.1 now and then dies of an assertion when it looks for them.
+    record = ["perf", "record", "-q", "-B", "-e", "cpu-clock", "-F", "4000", "-o", str(path)]
+    subprocess.run([*record, "--", sys.executable, "-c", busy], check=True)
+    script = ["perf", "script", "-i", str(path), "-F", "ip,sym,dso"]
+    said = subprocess.run(script, check=True, capture_output=True, text=True).stdout
+    theirs = Counter(line.split()[1] for line in said.splitlines() if line.endswith("([vdso])"))
+    if not theirs:
+        pytest.skip("time.monotonic() does not go through the vdso here")
+    data = look(str(path))
+    _, codes, functions = frames(data.table("cpu-clock"), data.symbolizer)
+    named = [functions[code] for code in codes.tolist()]
+    assert Counter(one.name for one in named if one.file == "[vdso]") == theirs
 
 
 @pytest.mark.parametrize("options", [["-z"], ["-o", "-"], ["-z", "-o", "-"]], ids=" ".join)

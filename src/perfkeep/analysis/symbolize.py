@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from perfkeep.analysis.mappings import Mapping, Mappings
 from perfkeep.errors import DataError
+from perfkeep.symbols import vdso
 from perfkeep.symbols.elf import Image, image
 from perfkeep.symbols.table import SymbolTable
-from perfkeep.symbols.vdso import NAME, vdso
 
 Ints = NDArray[Any]
 
@@ -66,7 +66,7 @@ class Symbolizer:
         self.mappings = mappings
         self.kernel = kernel
         self.build_ids = build_ids or {}
-        self._images: dict[tuple[str, str], Image | None] = {}
+        self._images: dict[tuple[str, str, bool], Image | None] = {}
 
     def functions(self, spaces: Ints, addresses: Ints) -> tuple[Ints, list[Function]]:
         """For each address the number of its function, and the functions.
@@ -146,17 +146,24 @@ class Symbolizer:
         offsets = addresses - np.uint64(mapping.start) + np.uint64(mapping.offset)
         return known.symbols.names_of(known.addresses(offsets))
 
-    def _found(self, path: str, build_id: str) -> Image | None:
-        if path == NAME:  # another kernel has another one
-            return vdso() if self.kernel else None
-        return image(path, build_id) if path.startswith("/") else None
-
     def _image(self, mapping: Mapping) -> Image | None:
         """None: it is not there, is no ELF file, or another build."""
-        key = (mapping.path, mapping.build_id or self.build_ids.get(mapping.path, ""))
+        build_id = mapping.build_id or self.build_ids.get(mapping.path, "")
+        # Processes of 32 bits have a vdso of their own.
+        narrow = mapping.path == vdso.NAME and mapping.start < 1 << 32
+        key = (mapping.path, build_id, narrow)
         if key not in self._images:
             try:
-                self._images[key] = self._found(*key)
+                self._images[key] = self._read(mapping, build_id)
             except (OSError, DataError):
                 self._images[key] = None
         return self._images[key]
+
+    def _read(self, mapping: Mapping, build_id: str) -> Image | None:
+        if mapping.path.startswith("/"):
+            return image(mapping.path, build_id)
+        of_kernel = self.build_ids.get("[kernel.kallsyms]", "")
+        # Without any build id it is that of now if the kernel is.
+        if mapping.path == vdso.NAME and (build_id or of_kernel or self.kernel is not None):
+            return vdso.vdso(mapping.start, build_id, of_kernel)
+        return None

@@ -1,9 +1,10 @@
-"""The build id of an ELF file: the NT_GNU_BUILD_ID note that its linker left. Files only."""
+"""The build id of an ELF file: the NT_GNU_BUILD_ID note that its linker left."""
 
 from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 
 _NOTE = struct.Struct("=III")
 _NT_GNU_BUILD_ID = 3
@@ -44,7 +45,7 @@ def of_file(path: bytes, inode: int | None = None) -> bytes | None:
             return None
         key = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
         if key not in _known:
-            _known[key] = _read(fd)
+            _known[key] = _find(lambda size, at: os.pread(fd, size, at))
         return _known[key]
     except (OSError, OverflowError):  # a damaged file names places that no file has
         return None
@@ -52,8 +53,17 @@ def of_file(path: bytes, inode: int | None = None) -> bytes | None:
         os.close(fd)
 
 
-def _read(fd: int) -> bytes | None:
-    head = os.pread(fd, 4096, 0)
+def of_bytes(data: bytes) -> bytes | None:
+    """The build id of an ELF file in memory, or None."""
+    return _find(lambda size, at: data[at : at + size])
+
+
+def _find(read: Callable[[int, int], bytes]) -> bytes | None:
+    """
+    Args:
+        read: gives so many bytes from there on, or fewer where the file ends.
+    """
+    head = read(4096, 0)
     if len(head) < 64 or head[:4] != b"\x7fELF" or head[5] not in (1, 2):
         return None
     order, wide = "<" if head[5] == 1 else ">", head[4] == 2
@@ -63,7 +73,7 @@ def _read(fd: int) -> bytes | None:
     else:
         (phoff,) = struct.unpack_from(order + "I", head, 28)
         size, count = struct.unpack_from(order + "HH", head, 42)
-    table = os.pread(fd, size * count, phoff)
+    table = read(size * count, phoff)
     if size < (56 if wide else 32) or len(table) < size * count:
         return None
     for at in range(0, size * count, size):
@@ -75,7 +85,7 @@ def _read(fd: int) -> bytes | None:
         else:
             (offset,) = struct.unpack_from(order + "I", table, at + 4)
             (length,) = struct.unpack_from(order + "I", table, at + 16)
-        found = in_notes(os.pread(fd, min(length, _MOST_NOTES), offset))
+        found = in_notes(read(min(length, _MOST_NOTES), offset))
         if found:
             return found
     return None

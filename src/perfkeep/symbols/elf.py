@@ -30,6 +30,8 @@ _SYMBOL_32 = np.dtype(
 # STT_FUNC, STT_GNU_IFUNC; STT_NOTYPE is what assembler code often has.
 _CODE = (2, 10)
 _NO_TYPE = 0
+# By binding: of aliases a global one counts most, and a weak one least, as for perf.
+_RANKS = np.array([1, 2, 0, *[1] * 13], "u1")
 # SHF_EXECINSTR
 _CODE_FLAG = 4
 _MOST_PARTS = 1 << 16
@@ -103,7 +105,7 @@ def _symbols(tables: list[tuple[Ints, bytes]], ends: Ints) -> SymbolTable:
     Args:
         ends: of the sections with code, by their numbers; 0: it has none.
     """
-    parts: list[tuple[Ints, Ints, Ints, Ints]] = []
+    parts: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
     names = b""
     for table, text in tables:
         type = table["info"] & 0xF
@@ -116,13 +118,15 @@ def _symbols(tables: list[tuple[Ints, bytes]], ends: Ints) -> SymbolTable:
         some = table[wanted]
         parts.append(
             (some["value"].astype("u8"), some["size"].astype("u8"),
-             some["name"].astype("i8") + len(names), limits[wanted])
+             some["name"].astype("i8") + len(names), limits[wanted],
+             _RANKS[some["info"] >> 4])
         )  # fmt: skip
         names += text + b"\0"
     if not parts:
         return SymbolTable(np.empty(0, "u8"), np.empty(0, "u8"), b"", np.empty(0, "i8"))
-    starts, sizes, places, limits = (np.concatenate(one) for one in zip(*parts, strict=True))
-    return SymbolTable(starts, sizes, names, places, limits)
+    starts, sizes, places, limits, ranks = (np.concatenate(one) for one in zip(*parts, strict=True))
+    order = np.argsort(ranks, kind="stable")
+    return SymbolTable(starts[order], sizes[order], names, places[order], limits[order])
 
 
 def _ends(elf: ELFFile) -> Ints:

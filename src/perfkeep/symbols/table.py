@@ -15,7 +15,7 @@ class SymbolTable:
     """Sorted ranges with names.
 
     Args:
-        starts: addresses, in any order.
+        starts: addresses, in any order; of several alike the last counts.
         sizes: 0: up to the next symbol.
         names: NUL-terminated, in one piece.
         places: of each name in it.
@@ -25,7 +25,7 @@ class SymbolTable:
     def __init__(
         self, starts: Ints, sizes: Ints, names: bytes, places: Ints, limits: Ints | None = None
     ) -> None:
-        # Of several at one address the longest counts, as it covers the others.
+        # Of several at one address the longest counts, as it covers the others; of these the last.
         order = np.lexsort((sizes, starts))
         starts, sizes, places = starts[order], sizes[order], places[order]
         last = np.append(starts[1:] != starts[:-1], True) if len(starts) else np.empty(0, bool)
