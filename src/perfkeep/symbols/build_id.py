@@ -10,6 +10,8 @@ _NOTE = struct.Struct("=III")
 _NT_GNU_BUILD_ID = 3
 _PT_NOTE = 4
 _MOST_NOTES = 1 << 16
+# Of one program header; the kernel takes 56 or 32 only.
+_MOST_SIZE = 256
 
 _known: dict[tuple[int, int, int, int], bytes | None] = {}
 
@@ -73,8 +75,10 @@ def _find(read: Callable[[int, int], bytes]) -> bytes | None:
     else:
         (phoff,) = struct.unpack_from(order + "I", head, 28)
         size, count = struct.unpack_from(order + "HH", head, 42)
+    if not (56 if wide else 32) <= size <= _MOST_SIZE:
+        return None
     table = read(size * count, phoff)
-    if size < (56 if wide else 32) or len(table) < size * count:
+    if len(table) < size * count:
         return None
     for at in range(0, size * count, size):
         if struct.unpack_from(order + "I", table, at)[0] != _PT_NOTE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import struct
 import sys
 from pathlib import Path
@@ -45,6 +46,19 @@ NOWHERE = elf(NOTE)[:72] + struct.pack("=Q", 2**63) + elf(NOTE)[80:]
 def test_what_has_none_gives_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     assert build_id.of_file(bytes(tmp_path / "x")) is None
+
+
+def test_headers_of_absurd_size_cost_no_memory(tmp_path: Path) -> None:
+    vast = bytearray(elf(NOTE))
+    struct.pack_into("=HH", vast, 54, 0xFFFF, 0xFFFF)
+    (tmp_path / "x").write_bytes(vast)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 30), limits[1]))
+    try:
+        assert build_id.of_file(bytes(tmp_path / "x")) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_a_file_that_is_not_there_gives_none(tmp_path: Path) -> None:
