@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -36,14 +37,11 @@ nbformat.write(book, sys.argv[1])
 
 def drawn(cell: Any) -> str:
     """The pictures among what a cell shows."""
-    return "".join(
-        one["data"].get("image/svg+xml", "") for one in cell.get("outputs", []) if "data" in one
-    )
+    shown = [one["data"] for one in cell.get("outputs", []) if "data" in one]
+    return "".join("".join(one.get("image/svg+xml", "")) for one in shown)
 
 
 def test_the_notebook_draws_a_flame_graph_and_a_timeline(tmp_path: Path) -> None:
-    import nbformat
-
     shutil.copytree(DOCS / "tutorial", tmp_path / "tutorial")
     shutil.copy(DOCS / "notebook.ipynb", tmp_path)
     environment = {**os.environ, "JUPYTER_PLATFORM_DIRS": "1", "HOME": str(tmp_path)}
@@ -52,10 +50,9 @@ def test_the_notebook_draws_a_flame_graph_and_a_timeline(tmp_path: Path) -> None
         cwd=tmp_path, env=environment, check=True, timeout=200,
     )  # fmt: skip
     for path in (tmp_path / "done.ipynb", DOCS / "notebook.ipynb"):
-        cells = nbformat.read(path, 4).cells
+        cells = json.loads(path.read_text())["cells"]
         timeline, flames = (drawn(cell) for cell in cells if drawn(cell))
         assert "worker" in timeline and "janitor" in timeline
         assert "crc32_z" in flames
-        assert not any(
-            one.output_type == "error" for cell in cells for one in cell.get("outputs", [])
-        )
+        kinds = [one["output_type"] for cell in cells for one in cell.get("outputs", [])]
+        assert "error" not in kinds

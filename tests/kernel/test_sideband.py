@@ -87,8 +87,8 @@ def test_stock_perf_runs_beside_a_recording(tmp_path: Path) -> None:
     # An event that asks for build ids has the kernel mark the records of all others as well.
     perfkeep.start("flight", ["cpu-clock"], ring="64K")
     for _ in range(3):
-        command = ["perf", "record", "-q", "-e", "cpu-clock", "-o", tmp_path / "x.data", "true"]
-        subprocess.run(command, check=True)
+        out = str(tmp_path / "x.data")
+        subprocess.run(["perf", "record", "-q", "-e", "cpu-clock", "-o", out, "true"], check=True)
 
 
 @pytest.mark.parametrize("who", ["broker", "keeper"])
