@@ -17,13 +17,14 @@ UV := env -u VIRTUAL_ENV UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv 
 STAMP := .venv/.made-by$(subst /,-,-$(PYTHON))
 NATIVE := src/perfkeep/records/_walk.c
 
-.PHONY: help setup system test fuzz fuzz-wire chaos soak demo bench lock clean
+.PHONY: help setup system test fuzz fuzz-wire fuzz-files chaos soak demo bench lock clean
 
 help:
 	@echo 'make setup   .venv with perfkeep in it; quick when nothing changed'
 	@echo 'make test    all tests and checks             (ARGS="-k ring -x" for pytest)'
 	@echo 'make fuzz    random calls under perfkeep exec, ten minutes (SECONDS=60 for one)'
 	@echo 'make fuzz-wire   clients that say anything to a broker, ten minutes (root)'
+	@echo 'make fuzz-files  files that nobody made, read by all that reads files, ten minutes'
 	@echo 'make chaos   kill and break things, and print what was lost     (FOR=1h, root)'
 	@echo 'make soak    churn, and what memory and fds of the daemons do meanwhile   (FOR=1h)'
 	@echo 'make demo    the main job, on the real events of this machine'
@@ -84,6 +85,10 @@ fuzz: setup
 fuzz-wire: setup
 	@$(UV) sync --quiet --frozen --all-extras --inexact --group fuzz --python '$(PYTHON)'
 	@.venv/bin/python -m chaos.hostile -max_total_time=$(SECONDS) $(ARGS)
+
+fuzz-files: setup
+	@$(UV) sync --quiet --frozen --all-extras --inexact --group fuzz --python '$(PYTHON)'
+	@.venv/bin/python -m chaos.files -max_total_time=$(SECONDS) $(ARGS)
 
 chaos: setup
 	@.venv/bin/python -m chaos --for '$(FOR)' $(ARGS)

@@ -15,7 +15,18 @@ from pathlib import Path
 
 from bench.figure import Figure, table
 
-NAMES = ("missing", "snapshot_time", "idle", "reopen", "exec", "ls", "memory", "spill", "decode")
+NAMES = (
+    "missing",
+    "snapshot_time",
+    "idle",
+    "reopen",
+    "exec",
+    "ls",
+    "memory",
+    "spill",
+    "decode",
+    "forks",
+)
 PAGE = Path(__file__).parent.parent / "docs" / "measurements.md"
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 

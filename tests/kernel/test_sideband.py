@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import perfkeep
 from perfkeep.abi.records import Record
 from perfkeep.analysis.stacks import stacks
+from perfkeep.analysis.symbolize import Function
 from perfkeep.client.connection import disconnect
 from perfkeep.client.look import look
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
@@ -149,3 +151,34 @@ def test_who_lives_is_not_looked_for_in_proc_again(
     assert os.getpid() not in looked
     tasks = look(str(tmp_path / "x.data")).tasks
     assert Path("/proc/self/comm").read_text().strip() in tasks.names
+
+
+JIT = """
+import ctypes, mmap, os, sys, time
+code = bytes.fromhex("b800000010ffc875fcc3")  # mov eax, 0x10000000; loop: dec eax; jnz loop; ret
+memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+memory.write(code)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+with open(f"/tmp/perf-{os.getpid()}.map", "w") as out:
+    out.write(f"{address:x} {len(code):x} made_at_run_time\\n")
+ctypes.CFUNCTYPE(None)(address)()
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the code that it makes is x86_64's")
+def test_code_that_was_made_at_run_time_has_the_name_that_its_compiler_gave(tmp_path: Path) -> None:
+    recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="1M")
+    with subprocess.Popen([sys.executable, "-c", JIT]) as process:
+        process.wait()
+    map = Path(f"/tmp/perf-{process.pid}.map")
+    try:
+        recording.snapshot(str(tmp_path / "x.data"))
+        found = stacks(look(str(tmp_path / "x.data")), "cpu_clock", ["pid"])
+        names = {
+            found.functions[chain[-1]]: count
+            for ((pid,), chain), count in found.counts.items()
+            if pid == process.pid
+        }
+        assert names[Function("made_at_run_time", str(map))] > 20
+    finally:
+        map.unlink()

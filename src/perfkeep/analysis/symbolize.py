@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perfkeep.analysis.mappings import Mapping, Mappings
 from perfkeep.errors import DataError
-from perfkeep.symbols import vdso
+from perfkeep.symbols import perf_map, vdso
 from perfkeep.symbols.elf import Image, image
 from perfkeep.symbols.table import SymbolTable
 
@@ -33,6 +33,10 @@ class Function(NamedTuple):
 
     name: str
     file: str
+
+
+#: How mappings of no file are called.
+_ANONYMOUS = ("//anon", "/anon_hugepage", "/dev/zero", "/memfd:", "/SYSV", "[heap]", "[stack]")
 
 
 class Place(NamedTuple):
@@ -67,6 +71,7 @@ class Symbolizer:
         self.kernel = kernel
         self.build_ids = build_ids or {}
         self._images: dict[tuple[str, str, bool], Image | None] = {}
+        self._maps: dict[int, SymbolTable | None] = {}
 
     def functions(self, spaces: Ints, addresses: Ints) -> tuple[Ints, list[Function]]:
         """For each address the number of its function, and the functions.
@@ -101,8 +106,11 @@ class Symbolizer:
             return self._within(self.kernel, one, file, address)
         mappings = self.mappings.spaces[space].mappings
         at = bisect_right([mapping.start for mapping in mappings], address) - 1
-        if at < 0 or address >= mappings[at].end:
-            return Place("", 0, "", address)
+        inside = at >= 0 and address < mappings[at].end
+        if not inside or mappings[at].path.startswith(_ANONYMOUS):
+            pid = self.mappings.spaces[space].pid
+            made = self._made(pid)
+            return self._within(made, one, perf_map.path_of(pid) if made else "", address)
         mapping = mappings[at]
         offset = address - mapping.start + mapping.offset
         known = self._image(mapping)
@@ -124,10 +132,14 @@ class Symbolizer:
     def _name_process(
         self, space: int, some: Ints, which: Ints, found: list[Function | None]
     ) -> None:
-        mappings = self.mappings.spaces[space].mappings
+        pid, mappings = self.mappings.spaces[space]
+        addresses = some[which]
+        made = self._made(pid)
+        if made is not None:
+            for row, name in zip(which.tolist(), made.names_of(addresses), strict=True):
+                found[row] = Function(name, perf_map.path_of(pid)) if name else None
         if not mappings:
             return
-        addresses = some[which]
         starts = np.array([one.start for one in mappings], "u8")
         at = np.searchsorted(starts, addresses, side="right") - 1
         for index in np.unique(at[at >= 0]).tolist():
@@ -135,9 +147,19 @@ class Symbolizer:
             inside = (at == index) & (addresses < np.uint64(mapping.end))
             rows, names = which[inside], self._names(mapping, addresses[inside])
             for row, name in zip(rows.tolist(), names, strict=True):
+                if found[row] is not None and mapping.path.startswith(_ANONYMOUS):
+                    continue
                 place = f"{int(some[row]) - mapping.start + mapping.offset:#x}"
                 file = os.path.basename(mapping.path)
                 found[row] = Function(name or f"{file}+{place}", mapping.path)
+
+    def _made(self, pid: int) -> SymbolTable | None:
+        """What a just-in-time compiler in that process told of its code. Only if the kernel is the
+        one of the recording: after another boot the number is that of another process.
+        """
+        if pid not in self._maps:
+            self._maps[pid] = perf_map.of_process(pid) if self.kernel and pid > 0 else None
+        return self._maps[pid]
 
     def _names(self, mapping: Mapping, addresses: Ints) -> list[str | None]:
         known = self._image(mapping)
