@@ -188,8 +188,8 @@ def test_functions_are_called_as_perf_calls_them(recorded: Path, tmp_path: Path)
             chain = about["callchain"]
             for name, frame in zip(ours, chain, strict=True) if chain else ():
                 said = frame.get("sym", {}).get("name")
-                # perf demangles C++, and makes names for stubs that have none.
-                if said is None or name.startswith("_Z") or said.endswith("@plt"):
+                # perf leaves arguments out of C++ names, and makes names for stubs that have none.
+                if said is None or "(" in name or said.endswith("@plt"):
                     continue
                 compared += 1
                 if name != said:

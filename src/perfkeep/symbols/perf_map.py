@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import numpy as np
 
-from perfkeep.kernel.fd import OwnedFd
 from perfkeep.symbols.table import SymbolTable
 
 _LINE = re.compile(rb"^(?:0x)?([0-9a-f]{1,16}) (?:0x)?([0-9a-f]{1,16}) ([^\n\0]+)$", re.M)
@@ -64,15 +63,11 @@ def _read(path: str, trusted: set[int]) -> bytes:
         OSError: it is not there, no plain file, of somebody else, or too large.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with OwnedFd(os.open(path, flags)) as fd:
-        found = os.fstat(fd.fileno())
+    with open(os.open(path, flags), "rb") as file:
+        found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in trusted:
             raise PermissionError(path)
-        if found.st_size > _MOST:
-            raise OSError(path)
-        parts = []
-        while part := os.read(fd.fileno(), 1 << 20):
-            parts.append(part)
-            if sum(map(len, parts)) > _MOST:
-                raise OSError(path)
-        return b"".join(parts)
+        text = file.read(_MOST + 1)
+    if len(text) > _MOST:
+        raise OSError(path)
+    return text

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfkeep.symbols.demangle import demangle
+
 Ints = NDArray[Any]
 
 
@@ -50,10 +52,10 @@ class SymbolTable:
         return np.where(inside, found, -1)
 
     def name(self, index: int) -> str:
-        """Of the symbol at this index of `find`."""
+        """Of the symbol at this index of `find`, as it was written in C++ or Rust."""
         at = int(self._places[index])
         end = self._names.find(b"\0", at)
-        return self._names[at : end if end >= 0 else None].decode(errors="replace")
+        return demangle(self._names[at : end if end >= 0 else None].decode(errors="replace"))
 
     def names_of(self, addresses: Ints) -> list[str | None]:
         """Of each address; None: nothing covers it."""
