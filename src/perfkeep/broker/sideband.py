@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 from contextlib import suppress
 from functools import cached_property, partial
 
@@ -32,6 +33,9 @@ from perfkeep.wire.spill import pieces
 _MASK64 = (1 << 64) - 1
 #: What may be half-written at the oldest end: a path of 4 KiB in each of four contexts.
 _MARGIN = 4 * (4096 + 256)
+#: No sideband is read more often because of wake-ups: whoever maps and unmaps code as fast as it
+#: goes shall lose its own records, and not keep the broker from others.
+_PAUSE_S = 0.005
 #: Ids of events that have died are remembered, as records carry them; so many for each CPU.
 _MOST_IDS = 256
 
@@ -102,6 +106,8 @@ class Sideband:
         self.scanned = False
         self.lost = False
         self.processes = Processes()
+        #: When it was read last because the kernel woke us, by time.monotonic.
+        self.woke = float("-inf")
         self._prefix = prefix
         self._events: list[_Event] = []
         self._log: OwnedFd | None = None
@@ -294,10 +300,13 @@ class Wakeups:
         del self._watched[number]
 
     def ready(self) -> set[Sideband]:
-        """Those to be read: all of them. A perf event says only once that there is something new,
-        and has said so to whoever waited for our fd.
+        """Those to be read: all of them, but for those that were a moment ago. A perf event says only
+        once that there is something new, and has said so to whoever waited for our fd.
         """
-        found = set(self._watched.values())
+        now = time.monotonic()
+        found = {one for one in self._watched.values() if now - one.woke >= _PAUSE_S}
+        for one in found:
+            one.woke = now
         for number, bits in self._epoll.poll(0):
             if bits & select.EPOLLHUP:
                 # Its tasks or its CPU are gone, and it would say so for ever.
