@@ -26,6 +26,7 @@ NAMES = (
     "spill",
     "decode",
     "forks",
+    "symbols",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "measurements.md"
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"

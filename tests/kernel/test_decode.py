@@ -92,7 +92,7 @@ def in_order(table: Table) -> list[int]:
 
 def compare(data: Data, theirs: dict[str, list[tuple[Any, Any]]]) -> int:
     """How many fields were compared; each must agree."""
-    compared = 0
+    compared = skipped = 0
     for table in data.tables.values():
         rows, others = in_order(table), theirs.get(table.kind.name, [])
         assert len(rows) == len(others), table.kind.name
@@ -108,7 +108,10 @@ def compare(data: Data, theirs: dict[str, list[tuple[Any, Any]]]) -> int:
                 # The marks between kernel and user space are not among perf's.
                 chain = [ip for ip in value(table, "callchain", row) if ip < 2**64 - 4096]
                 said = [one["ip"] for one in about["callchain"]]
-                assert chain == said, (table.kind.name, row, sample)
+                # Of a thread that is about to end perf's Python may give none ("Failed to resolve
+                # callchain. Skipping"), where its text has the chain.
+                skipped += not said and bool(chain)
+                assert chain == said or not said, (table.kind.name, row, sample)
                 compared += 1
             assert value(table, "comm", row) == about["comm"], (table.kind.name, about)
             for name, said in fields.items():
@@ -117,6 +120,7 @@ def compare(data: Data, theirs: dict[str, list[tuple[Any, Any]]]) -> int:
                 own = f"event_{name}" if table.get(f"event_{name}") is not None else name
                 assert value(table, own, row) == said, (table.kind.name, name)
                 compared += 1
+    assert skipped <= compared / 100
     return compared
 
 
