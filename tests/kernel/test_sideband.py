@@ -182,3 +182,26 @@ def test_code_that_was_made_at_run_time_has_the_name_that_its_compiler_gave(tmp_
         assert names[Function("made_at_run_time", str(map))] > 20
     finally:
         map.unlink()
+
+
+def test_files_of_a_process_in_its_own_mount_namespace_are_read_there(
+    burner: Path, tmp_path: Path
+) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
+    inside = tmp_path / "inside"
+    inside.write_bytes(b"")
+    recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="1M")
+    script = f"mount --bind {burner} {inside} && exec {inside} long"
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", script]) as process:
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            recording.snapshot(str(tmp_path / "x.data"))
+        found = stacks(look(str(tmp_path / "x.data")), "cpu_clock", ["pid"])
+        names = {
+            found.functions[chain[-1]].name for (pid,), chain in found.counts if pid == process.pid
+        }
+        process.kill()
+    assert inside.stat().st_size == 0
+    assert "burn_the_time" in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,7 @@ class Symbolizer:
         self.kernel = kernel
         self.build_ids = build_ids or {}
         self._images: dict[tuple[str, str, bool], Image | None] = {}
+        self._roots: dict[int, str] = {}
         self._maps: dict[int, SymbolTable | None] = {}
 
     def functions(self, spaces: Ints, addresses: Ints) -> tuple[Ints, list[Function]]:
@@ -113,7 +115,7 @@ class Symbolizer:
             return self._within(made, one, perf_map.path_of(pid) if made else "", address)
         mapping = mappings[at]
         offset = address - mapping.start + mapping.offset
-        known = self._image(mapping)
+        known = self._image(self.mappings.spaces[space].pid, mapping)
         own = known.addresses(np.array([offset], "u8")) if known else one
         return self._within(known.symbols if known else None, own, mapping.path, offset)
 
@@ -145,7 +147,7 @@ class Symbolizer:
         for index in np.unique(at[at >= 0]).tolist():
             mapping = mappings[index]
             inside = (at == index) & (addresses < np.uint64(mapping.end))
-            rows, names = which[inside], self._names(mapping, addresses[inside])
+            rows, names = which[inside], self._names(pid, mapping, addresses[inside])
             for row, name in zip(rows.tolist(), names, strict=True):
                 if found[row] is not None and mapping.path.startswith(_ANONYMOUS):
                     continue
@@ -161,29 +163,43 @@ class Symbolizer:
             self._maps[pid] = perf_map.of_process(pid) if self.kernel and pid > 0 else None
         return self._maps[pid]
 
-    def _names(self, mapping: Mapping, addresses: Ints) -> list[str | None]:
-        known = self._image(mapping)
+    def _names(self, pid: int, mapping: Mapping, addresses: Ints) -> list[str | None]:
+        known = self._image(pid, mapping)
         if known is None:
             return [None] * len(addresses)
         offsets = addresses - np.uint64(mapping.start) + np.uint64(mapping.offset)
         return known.symbols.names_of(known.addresses(offsets))
 
-    def _image(self, mapping: Mapping) -> Image | None:
+    def _image(self, pid: int, mapping: Mapping) -> Image | None:
         """None: it is not there, is no ELF file, or another build."""
         build_id = mapping.build_id or self.build_ids.get(mapping.path, "")
         # Processes of 32 bits have a vdso of their own.
         narrow = mapping.path == vdso.NAME and mapping.start < 1 << 32
-        key = (mapping.path, build_id, narrow)
+        path = self._root(pid) + mapping.path if mapping.path.startswith("/") else mapping.path
+        key = (path, build_id, narrow)
         if key not in self._images:
             try:
-                self._images[key] = self._read(mapping, build_id)
+                self._images[key] = self._read(mapping, path, build_id)
             except (OSError, DataError):
                 self._images[key] = None
         return self._images[key]
 
-    def _read(self, mapping: Mapping, build_id: str) -> Image | None:
-        if mapping.path.startswith("/"):
-            return image(mapping.path, build_id)
+    def _root(self, pid: int) -> str:
+        """Where a process sees its files, if it lives and that is not where we see ours."""
+        if pid not in self._roots:
+            self._roots[pid] = ""
+            with suppress(OSError):
+                if (
+                    self.kernel
+                    and pid > 0
+                    and not os.path.samefile(f"/proc/{pid}/ns/mnt", "/proc/self/ns/mnt")
+                ):
+                    self._roots[pid] = f"/proc/{pid}/root"
+        return self._roots[pid]
+
+    def _read(self, mapping: Mapping, path: str, build_id: str) -> Image | None:
+        if path.startswith("/"):
+            return image(path, build_id)
         of_kernel = self.build_ids.get("[kernel.kallsyms]", "")
         # Without any build id it is that of now if the kernel is.
         if mapping.path == vdso.NAME and (build_id or of_kernel or self.kernel is not None):

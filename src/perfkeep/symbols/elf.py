@@ -7,6 +7,9 @@ by one takes half a second for a large library.
 from __future__ import annotations
 
 import os
+import stat
+import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -159,9 +162,44 @@ def image(path: str, build_id: str = "") -> Image:
     there = of_file(os.fsencode(path))
     if build_id and there is not None and there.hex() != build_id:
         raise DataError(f"{path} is another build than the one that ran", 0)
-    debug = debug_file(there.hex()) if there else ""
     with open(path, "rb") as file:
-        if debug and os.path.exists(debug):
+        debug = debug_file(there.hex()) if there else ""
+        if not debug or not os.path.exists(debug):
+            debug = _linked(path, file)
+        if debug:
             with open(debug, "rb") as more:
                 return Image(file, more)
         return Image(file)
+
+
+def _linked(path: str, file: BinaryIO) -> str:
+    """The debug file that .gnu_debuglink names, where gdb(1) looks for it; "": none."""
+    try:
+        section = _checked(file).get_section_by_name(".gnu_debuglink")
+        data = section.data() if section is not None else b""
+    except Exception:  # of a damaged file pyelftools raises whatever comes up
+        return ""
+    name, _, rest = data.partition(b"\0")
+    checksum = int.from_bytes(rest[-4:], sys.byteorder)
+    if not name or b"/" in name or len(rest) < 4:
+        return ""
+    folder = os.path.dirname(os.path.realpath(path))
+    for place in (folder, f"{folder}/.debug", f"{DEBUG}{folder}"):
+        found = os.path.join(place, os.fsdecode(name))
+        if _checksum(found) == checksum:
+            return found
+    return ""
+
+
+def _checksum(path: str) -> int | None:
+    """None: no plain file that can be read."""
+    found = 0
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                found = zlib.crc32(part, found)
+    except OSError:
+        return None
+    return found
