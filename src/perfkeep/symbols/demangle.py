@@ -6,15 +6,21 @@ import ctypes
 import re
 from functools import cache, lru_cache
 
-#: What is longer stays as it is: whoever wrote the file may have made it to keep us busy.
-_LONGEST = 4096
+#: What is longer stays as it is, and what refers back to more parts of itself: each reference may
+#: double what comes out, and whoever wrote the file may have made it to keep us busy.
+_LONGEST = 1024
+_MOST_REFERENCES = 10
+_REFERENCE = {"_Z": re.compile(r"[ST][0-9A-Z]*_"), "_R": re.compile(r"B[0-9a-zA-Z]*_")}
 #: What Rust's older scheme, which looks like C++, puts behind a name.
 _HASH = re.compile(r"::h[0-9a-f]{16}$")
 
 
 def demangle(name: str) -> str:
     """As c++filt(1) does it, and rustc; any other name stays as it is."""
-    if not name.startswith(("_Z", "_R")) or len(name) > _LONGEST:
+    reference = _REFERENCE.get(name[:2])
+    if reference is None or len(name) > _LONGEST:
+        return name
+    if len(reference.findall(name)) > _MOST_REFERENCES:
         return name
     return _demangled(name)
 

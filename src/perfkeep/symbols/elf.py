@@ -6,6 +6,7 @@ by one takes half a second for a large library.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -160,16 +161,29 @@ def image(path: str, build_id: str = "") -> Image:
     from perfkeep.symbols.build_id import of_file
 
     there = of_file(os.fsencode(path))
-    if build_id and there is not None and there.hex() != build_id:
+    if build_id and (there is None or there.hex() != build_id):
         raise DataError(f"{path} is another build than the one that ran", 0)
-    with open(path, "rb") as file:
+    with _plain(path) as file:
         debug = debug_file(there.hex()) if there else ""
         if not debug or not os.path.exists(debug):
             debug = _linked(path, file)
         if debug:
-            with open(debug, "rb") as more:
+            with _plain(debug) as more:
                 return Image(file, more)
         return Image(file)
+
+
+def _plain(path: str) -> BinaryIO:
+    """Opened for reading, without waiting for anybody.
+
+    Raises:
+        OSError: it cannot be, or is no plain file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "no plain file", path)
+    return os.fdopen(fd, "rb")
 
 
 def _linked(path: str, file: BinaryIO) -> str:
@@ -195,9 +209,7 @@ def _checksum(path: str) -> int | None:
     """None: no plain file that can be read."""
     found = 0
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return None
-        with open(path, "rb") as file:
+        with _plain(path) as file:
             while part := file.read(1 << 20):
                 found = zlib.crc32(part, found)
     except OSError:

@@ -14,13 +14,14 @@ import numpy as np
 from perfkeep.symbols.table import SymbolTable
 
 _LINE = re.compile(rb"^(?:0x)?([0-9a-f]{1,16}) (?:0x)?([0-9a-f]{1,16}) ([^\n\0]+)$", re.M)
-_MOST = 256 << 20
+_MOST = 16 << 20
 
 
 def parse(text: bytes) -> SymbolTable:
     """Lines that are none are left out; of two functions at one place the later counts."""
     found: dict[int, tuple[int, bytes]] = {}
-    for start, size, name in _LINE.findall(text):
+    for line in _LINE.finditer(text):
+        start, size, name = line.groups()
         found[int(start, 16)] = int(size, 16), name
     names, places, at = [], [], 0
     for _, name in found.values():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from perfkeep.errors import DataError
 from perfkeep.symbols import elf
 from perfkeep.symbols.elf import image
 
@@ -61,3 +63,16 @@ def test_a_debug_file_of_another_build_is_not_taken(stripped: Path) -> None:
     assert "hidden" not in names(stripped)
     stripped.with_name("x.debug").unlink()
     assert "hidden" not in names(stripped)
+
+
+def test_what_has_another_build_id_or_none_is_not_taken_for_the_one_that_ran(
+    stripped: Path,
+) -> None:
+    with pytest.raises(DataError, match="another build"):
+        image(str(stripped), "ab" * 20)
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(OSError, match="no plain file"):
+        image(str(tmp_path / "x"))

@@ -28,6 +28,16 @@ def test_names_are_those_that_were_written(name: str, written: str) -> None:
     assert demangle(name) == written
 
 
+def test_a_name_that_would_grow_without_end_stays_as_it_is() -> None:
+    grown = "_Z1f1AIiiE"
+    for number in range(40):
+        reference = f"S{number - 1 if number > 1 else ''}_"
+        grown += f"S_I{reference}{reference}E"
+        assert len(demangle(grown)) < 1 << 20
+    grown = "_RIC1f" + "T" * 60 + "a" + "".join(f"B{one}_E" for one in range(60)) + "E"
+    assert demangle(grown) == grown
+
+
 def test_it_agrees_with_the_tool_that_people_use() -> None:
     if shutil.which("c++filt") is None:
         pytest.skip("there is no c++filt")
