@@ -120,16 +120,15 @@ def test_call_chains_and_chosen_columns_are_laid_out_as_by_perf(
     path = tmp_path / "chains.data"
     record(path, ["sched:sched_switch", "cpu-clock", "page-faults"], "-g")
     mine, perfs = alike(ours(path, *options), theirs(path, *options))
-    assert len(mine) == len(perfs) > 100
-    # A frame of a program that has become another one since is not found any more.
-    frames = sum(one != other for one, other in zip(mine, perfs, strict=True))
-    heads = [
-        (one, other)
-        for one, other in zip(mine, perfs, strict=True)
-        if normal(one) != normal(other) and not one.startswith("\t")
-    ]
-    assert not heads, heads[:5]
-    assert frames < len(mine) / 2
+    heads, others = ([normal(one) for one in lines if one[:1] != "\t"] for lines in (mine, perfs))
+    assert len(heads) > 100
+    different = [pair for pair in zip(heads, others, strict=True) if pair[0] != pair[1]]
+    assert not different, different[:5]
+    # Now and then perf leaves a frame out; one of a program that has become another one since is
+    # not found any more.
+    frames, shown = (Counter(one for one in lines if one[:1] == "\t") for lines in (mine, perfs))
+    assert abs(frames.total() - shown.total()) <= frames.total() / 100
+    assert (frames - shown).total() <= frames.total() / 2
 
 
 def test_all_formats_of_this_kernel_are_understood(tracefs_mounted: Path) -> None:
