@@ -24,18 +24,19 @@ MANY = 10_000_000
 
 _DECODE = """
 import json, sys, time
-import perfkeep, perfkeep.formats.arrow
+import nanoarrow, perfkeep, perfkeep.formats.arrow
 def high_water():
     text = open("/proc/self/status").read()
     return int(text.split("VmHWM:")[1].split()[0]) << 10
 before, times = high_water(), []
 for _ in range(int(sys.argv[2])):
     begin = time.perf_counter()
-    data = perfkeep.read(sys.argv[1])
-    tables = data.to_arrow()
+    samples = 0
+    for table in perfkeep.read(sys.argv[1]).to_arrow().values():
+        for batch in nanoarrow.c_array_stream(table):
+            samples += batch.length
     times.append(time.perf_counter() - begin)
-    samples = sum(map(len, tables.values()))
-    del data, tables
+    del table, batch
 print(json.dumps([samples, times, high_water() - before]))
 """
 

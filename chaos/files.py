@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import atheris
+import nanoarrow as na
 
 with atheris.instrument_imports(
     include=["perfkeep.analysis", "perfkeep.formats", "perfkeep.records"]
@@ -20,7 +21,6 @@ with atheris.instrument_imports(
     from perfkeep.analysis.script import Wanted, lines, objects
     from perfkeep.analysis.stacks import default_event, shares, stacks
     from perfkeep.errors import PerfkeepError
-    from perfkeep.formats.arrow import ArrowTable
     from perfkeep.formats.perf_data import EventDesc, RingCopy, Window, write_snapshot
     from perfkeep.formats.perf_data.reader import parse
     from perfkeep.kernel.procfs import Host, Mapping, Process
@@ -69,8 +69,9 @@ def read(data: bytes) -> None:
         found = Data(parse(memoryview(data)), lambda: b"ffffffff81000000 T _text\n")
     except PerfkeepError:
         return
-    for table in found.tables.values():
-        ArrowTable(table.columns)
+    for name in found.tables:
+        for _ in na.c_array_stream(found.with_names(name)):
+            pass
     for make in (lines, objects):
         for number, _ in enumerate(make(found, Wanted())):
             if number > 100:

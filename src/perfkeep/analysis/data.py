@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import mmap
 import os
 import re
 import stat
@@ -20,7 +22,7 @@ from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.perf_data.coverage import Clock
 from perfkeep.formats.perf_data.reader import PerfData, parse
 from perfkeep.formats.perf_data.tracing import parse_strings
-from perfkeep.records.cells import Column, codes_to_text
+from perfkeep.records.cells import Column, Ints
 from perfkeep.records.columns import Decoded, Kind, Table, decode
 from perfkeep.records.names import with_names
 from perfkeep.records.print_format import Printer, printer
@@ -37,6 +39,57 @@ _CLOCK = struct.Struct("=IIQQ")
 _OF_PROCESSES = (Record.COMM, Record.FORK, Record.MMAP, Record.MMAP2)
 
 
+class _Context:
+    """What the other records say of the samples. It does not know the Data that it is of: memory as
+    large as the file would lie there until the garbage collector comes.
+    """
+
+    def __init__(self, file: PerfData, others: Ints) -> None:
+        self._file, self._others = file, others
+
+    def others(self) -> Iterator[tuple[int, memoryview]]:
+        """(type, bytes) of the records that are no samples."""
+        data = self._file.data
+        for at in self._others.tolist():
+            kind, _, size = _TYPE_SIZE.unpack_from(data, at)
+            yield kind, data[at : at + size]
+
+    @cached_property
+    def told(self) -> list[tuple[int, memoryview, int]]:
+        """(type, bytes, ns) of the records that tell of processes, in the order of time."""
+        clock = Clock(self._file.events)
+        found = [
+            (kind, record, clock.time(record, 0) or 0)
+            for kind, record in self.others()
+            if kind in _OF_PROCESSES
+        ]
+        return sorted(found, key=lambda one: one[2])
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        return Tasks(self.told)
+
+    @cached_property
+    def wall_offset_ns(self) -> int | None:
+        section = self._file.features.get(Feature.CLOCK_DATA)
+        if section is None or len(section) < _CLOCK.size:
+            return None
+        _, _, wall, clock = _CLOCK.unpack_from(section)
+        return int(wall) - int(clock)
+
+    def beside(self, columns: list[Column]) -> list[Column]:
+        """These columns, with the name of the thread and wall clock."""
+        known = {one.name: one.values for one in columns}
+        tid, time = known.get("tid"), known.get("time")
+        context = []
+        if tid is not None:
+            context.append(self.tasks.column("comm", tid, time))
+        if time is not None and self.wall_offset_ns is not None:
+            context.append(Column("wall", "int", time + np.int64(self.wall_offset_ns)))
+        at = next((at for at, one in enumerate(columns) if one.name == "misc"), 0)
+        return [*columns[:at], *context, *columns[at:]]
+
+
 class Data:
     """What a file holds.
 
@@ -44,7 +97,6 @@ class Data:
         file: the file as it lies.
         lost: samples that the kernel had no room for, by its own records.
         unknown: samples of events that the file does not know.
-        malformed: samples that do not fit their record.
         unread_bytes: at the end, of no record.
     """
 
@@ -67,14 +119,14 @@ class Data:
             for one in file.events
         ]
         self._decoded: Decoded = decode(file.data, kinds)
+        self._context = _Context(file, self._decoded.others)
         self.lost = self._decoded.lost
         self.unknown = self._decoded.unknown
-        self.malformed = sum(one.malformed for one in self._decoded.tables)
         self.unread_bytes = len(file.data) - self._decoded.end + file.unread
-        shown = [one for one in self._decoded.tables if len(one) or not _is_dummy(one.kind)]
+        shown = [one for one in self._decoded.tables if len(one.found) or not _is_dummy(one.kind)]
         self.tables = self._named(shown)
         for table in self.tables.values():
-            self._add_context(table)
+            table.with_context = self._context.beside
 
     def _named(self, tables: list[Table]) -> dict[str, Table]:
         """By names that SQL takes: without the system where that is unambiguous."""
@@ -88,6 +140,11 @@ class Data:
                 name += "_"
             found[name] = one
         return found
+
+    @property
+    def malformed(self) -> int:
+        """Samples that do not fit their record; to count them all samples are read."""
+        return sum(one.malformed for one in self._decoded.tables)
 
     def complaints(self) -> list[str]:
         """What could not be read, a sentence each."""
@@ -111,25 +168,16 @@ class Data:
 
     def others(self) -> Iterator[tuple[int, memoryview]]:
         """(type, bytes) of the records that are no samples."""
-        data = self.file.data
-        for at in self._decoded.others.tolist():
-            kind, _, size = _TYPE_SIZE.unpack_from(data, at)
-            yield kind, data[at : at + size]
+        return self._context.others()
 
-    @cached_property
-    def _told(self) -> list[tuple[int, memoryview, int]]:
-        """(type, bytes, ns) of the records that tell of processes, in the order of time."""
-        clock = Clock(self.file.events)
-        found = [
-            (kind, record, clock.time(record, 0) or 0)
-            for kind, record in self.others()
-            if kind in _OF_PROCESSES
-        ]
-        return sorted(found, key=lambda one: one[2])
-
-    @cached_property
+    @property
     def tasks(self) -> Tasks:
-        return Tasks(self._told)
+        return self._context.tasks
+
+    @property
+    def wall_offset_ns(self) -> int | None:
+        """What to add to a time of the recording's clock for ns since 1970; None: not known."""
+        return self._context.wall_offset_ns
 
     @cached_property
     def symbolizer(self) -> Symbolizer:
@@ -139,7 +187,7 @@ class Data:
         from perfkeep.formats.perf_data.build_ids import build_ids
         from perfkeep.symbols.table import from_kallsyms
 
-        mappings = Mappings(self._told)
+        mappings = Mappings(self._context.told)
         kernel = None
         # The kernel lies elsewhere after each boot.
         text = self._kallsyms()
@@ -180,27 +228,6 @@ class Data:
         table = self.tables[name]
         return with_names(table.columns, table.kind.format)
 
-    @cached_property
-    def wall_offset_ns(self) -> int | None:
-        """What to add to a time of the recording's clock for ns since 1970; None: not known."""
-        section = self.file.features.get(Feature.CLOCK_DATA)
-        if section is None or len(section) < _CLOCK.size:
-            return None
-        _, _, wall, clock = _CLOCK.unpack_from(section)
-        return int(wall) - int(clock)
-
-    def _add_context(self, table: Table) -> None:
-        """Name of the thread, and wall clock."""
-        tid, time = table.get("tid"), table.get("time")
-        context = []
-        if tid is not None:
-            codes, names = self.tasks.codes(tid.values, None if time is None else time.values)
-            context.append(codes_to_text("comm", codes, names))
-        if time is not None and self.wall_offset_ns is not None:
-            context.append(Column("wall", "int", time.values + np.int64(self.wall_offset_ns)))
-        at = next((at for at, one in enumerate(table.columns) if one.name == "misc"), 0)
-        table.columns[at:at] = context
-
     # --- what programs ask for --------------------------------------------------------------------
 
     def table(self, name: str) -> Table:
@@ -236,11 +263,21 @@ class Data:
         Raises:
             UsageError: there is no such table.
         """
+        if name is not None:
+            return self._arrow(self.table(name))
+        return {known: self._arrow(table) for known, table in self.tables.items()}
+
+    def with_names(self, name: str) -> ArrowTable:
+        """One table, with what `named` adds."""
+        table = self.tables[name]
+        return self._arrow(table, lambda columns: with_names(columns, table.kind.format))
+
+    @staticmethod
+    def _arrow(table: Table, more: Callable[[list[Column]], list[Column]] = list) -> ArrowTable:
         from perfkeep.formats.arrow import ArrowTable
 
-        if name is not None:
-            return ArrowTable(self.table(name).columns)
-        return {known: ArrowTable(table.columns) for known, table in self.tables.items()}
+        none = table.rows(slice(0)).columns
+        return ArrowTable(more(none), lambda: (more(one) for one in table.batches()))
 
     def to_pandas(self, name: str) -> Any:
         """One table as a pandas.DataFrame."""
@@ -301,9 +338,27 @@ def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             return Data(parse(memoryview(file.readall())), kallsyms)
-        # numpy's memory: of large arrays in large pages, which the kernel hands out faster.
-        whole = np.empty(found.st_size, "u1").data
-        at = 0
-        while more := file.readinto(whole[at:]):
-            at += more
-    return Data(parse(whole[:at]), kallsyms)
+        whole = _mapped(file, found) or _copied(file, found)
+    return Data(parse(whole), kallsyms)
+
+
+def _mapped(file: io.FileIO, found: os.stat_result) -> memoryview | None:
+    """The file in memory without a copy, which is most of the time that reading takes; None where
+    somebody else may write to it: who makes a mapped file shorter kills its reader.
+    """
+    ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+    if not ours or not found.st_size:
+        return None
+    try:
+        return memoryview(mmap.mmap(file.fileno(), found.st_size, prot=mmap.PROT_READ))
+    except OSError:  # a file system that cannot
+        return None
+
+
+def _copied(file: io.FileIO, found: os.stat_result) -> memoryview:
+    # numpy's memory: of large arrays in large pages, which the kernel hands out faster.
+    whole = np.empty(found.st_size, "u1").data
+    at = 0
+    while more := file.readinto(whole[at:]):
+        at += more
+    return whole[:at]

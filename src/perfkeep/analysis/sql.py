@@ -16,9 +16,7 @@ from perfkeep.analysis.stacks import default_event, stacks
 from perfkeep.analysis.tree import tree
 from perfkeep.errors import UsageError
 from perfkeep.formats.arrow import ArrowTable
-from perfkeep.records.cells import Column, codes_to_text
-from perfkeep.records.columns import Table
-from perfkeep.records.names import with_names
+from perfkeep.records.cells import Column, Texts
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
@@ -100,20 +98,6 @@ def _views(names: set[str]) -> list[str]:
     return found
 
 
-class _Named:
-    """A table with the columns of names, made when it is first asked for."""
-
-    def __init__(self, table: Table) -> None:
-        self._of = table
-
-    @cached_property
-    def _table(self) -> ArrowTable:
-        return ArrowTable(with_names(self._of.columns, self._of.kind.format))
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._table.__arrow_c_stream__(requested_schema)
-
-
 class _Flames:
     """Who called what, as rows; made when it is first asked for."""
 
@@ -130,14 +114,14 @@ class _Flames:
         ]
         numbers = np.array([(row.parent, row.depth, row.own, row.total) for row in rows], "i8")
         parent, depth, own, total = numbers.reshape(-1, 4).T
-        names = list(codes)
-        return ArrowTable(
+        names = Texts(codes)
+        return ArrowTable.of(
             [
                 Column("id", "int", np.arange(len(rows))),
                 Column("parent", "int", np.ascontiguousarray(parent)),
                 Column("depth", "int", np.ascontiguousarray(depth)),
-                codes_to_text("name", texts[0], names),
-                codes_to_text("file", texts[1], names),
+                names.column("name", texts[0]),
+                names.column("file", texts[1]),
                 Column("self", "int", np.ascontiguousarray(own)),
                 Column("total", "int", np.ascontiguousarray(total)),
             ]
@@ -150,8 +134,8 @@ class _Flames:
 def connect(data: Data) -> Connection:
     """A database in memory whose tables are those of the file; it reads no other file."""
     connection = duckdb.connect(":memory:")
-    for name, table in data.tables.items():
-        connection.register(name, _Named(table))
+    for name in data.tables:
+        connection.register(name, data.with_names(name))
     with suppress(UsageError):  # no event says where it was taken
         default_event(data)
         # A twin without this connection: what holds itself is never let go of before the end.

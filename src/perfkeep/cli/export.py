@@ -142,9 +142,9 @@ def _copy(form: str) -> Callable[[Data, str | None, BinaryIO], None]:
 
 
 def _arrow(data: Data, event: str | None, out: BinaryIO) -> None:
-    from perfkeep.formats.arrow import ArrowTable, write_stream
+    from perfkeep.formats.arrow import write_stream
 
-    write_stream(ArrowTable(data.named(_table(data, event))), out)
+    write_stream(data.with_names(_table(data, event)), out)
 
 
 #: What `--to` takes.

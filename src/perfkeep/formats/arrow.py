@@ -5,11 +5,13 @@ Nothing is copied: an array points at the columns' own memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import nanoarrow as na
 
+from perfkeep.formats.arrow_stream import capsule
 from perfkeep.records.cells import Column
 
 _INTS = {
@@ -32,16 +34,18 @@ def _type(column: Column) -> Any:
     return na.large_binary() if column.form == "bytes" else na.large_list(_int(column))
 
 
-def _array(column: Column) -> Any:
+def _array(type: Any, column: Column) -> Any:
     values, rows = column.values, len(column)
     if column.form == "int":
-        return na.c_array_from_buffers(_type(column), rows, [None, values])
+        return na.c_array_from_buffers(type, rows, [None, values], null_count=0)
     if column.form == "ints":
-        child = na.c_array_from_buffers(_int(column), len(values), [None, _contiguous(values)])
-        return na.c_array_from_buffers(
-            _type(column), rows, [None, column.offsets], children=[child]
+        child = na.c_array_from_buffers(
+            na.c_schema(_int(column)), len(values), [None, _contiguous(values)], null_count=0
         )
-    return na.c_array_from_buffers(_type(column), rows, [None, column.offsets, values])
+        return na.c_array_from_buffers(
+            type, rows, [None, column.offsets], null_count=0, children=[child]
+        )
+    return na.c_array_from_buffers(type, rows, [None, column.offsets, values], null_count=0)
 
 
 def _contiguous(values: Any) -> Any:
@@ -58,31 +62,51 @@ def write_stream(table: ArrowTable, out: BinaryIO) -> None:
 
 class ArrowTable:
     """Rows for any program that takes an Arrow stream (the PyCapsule interface): pyarrow.table(t),
-    polars.from_arrow(t), duckdb by its name.
+    polars.from_arrow(t), duckdb by its name. Each time that it is taken the rows are made anew,
+    batch by batch.
+
+    Args:
+        like: columns of the same names and types as each batch has.
+        batches: makes the rows; each batch has some.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self.column_names = [one.name for one in columns]
-        self.num_rows = len(columns[0]) if columns else 0
-        fields = {one.name: _type(one) for one in columns}
-        self._array = na.c_array_from_buffers(
-            na.struct(fields), self.num_rows, [None], children=[_array(one) for one in columns]
-        )
+    def __init__(
+        self, like: Sequence[Column], batches: Callable[[], Iterable[Sequence[Column]]]
+    ) -> None:
+        self.column_names = [one.name for one in like]
+        self._types = [na.c_schema(_type(one)) for one in like]
+        self._schema = na.c_schema(na.struct({one.name: _type(one) for one in like}))
+        self._batches = batches
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> ArrowTable:
+        """Rows that are there already."""
+        return cls(columns, lambda: [columns])
+
+    def _arrays(self) -> Generator[Any, None, None]:
+        for columns in self._batches():
+            rows = len(columns[0]) if columns else 0
+            parts = [_array(type, one) for type, one in zip(self._types, columns, strict=True)]
+            yield na.c_array_from_buffers(self._schema, rows, [None], null_count=0, children=parts)
+
+    @cached_property
+    def num_rows(self) -> int:
+        """All batches are made for it once."""
+        return sum(len(columns[0]) for columns in self._batches() if columns)
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """An ArrowArrayStream capsule; the schema that is asked for is not regarded."""
-        return na.ArrayStream(na.Array(self._array)).__arrow_c_stream__()
+        return capsule(self._schema, self._arrays())
 
     def __arrow_c_schema__(self) -> object:
-        return na.c_schema(self._array.schema).__arrow_c_schema__()
+        return self._schema.__arrow_c_schema__()
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Rows as dicts: for a few of them."""
-        rows: list[dict[str, Any]] = na.Array(self._array).to_pylist()
-        return rows
+        return [row for array in na.ArrayStream(self) for row in array.to_pylist()]
 
     def __repr__(self) -> str:
-        return f"ArrowTable({self.num_rows} rows of {', '.join(self.column_names)})"
+        return f"ArrowTable(of {', '.join(self.column_names)})"

@@ -9,7 +9,8 @@ import os
 from types import ModuleType
 
 from perfkeep.records import pure
-from perfkeep.records.pure import Buffer, Walk
+from perfkeep.records.pure import Walk
+from perfkeep.records.pure_decode import Buffer
 
 
 def _native() -> ModuleType | None:
@@ -51,12 +52,26 @@ def split(
     ids: bytes,
     kinds: bytes,
     count: int,
-) -> tuple[int, int, list[bytes], list[int]]:
+) -> tuple[int, int, list[Buffer]]:
     """See records.pure.split."""
     core = pure if _walker is None else _walker
-    found: tuple[int, int, list[bytes], list[int]] = core.split(
-        data, start, end, id_at, ids, kinds, count
-    )
+    found: tuple[int, int, list[Buffer]] = core.split(data, start, end, id_at, ids, kinds, count)
+    return found
+
+
+def decode(
+    data: memoryview | bytes,
+    places: Buffer,
+    parts: bytes,
+    fields: bytes,
+    starts: Buffer,
+    counts: Buffer,
+    fits: Buffer,
+    columns: tuple[Buffer, ...],
+) -> bool:
+    """See records.pure_decode.decode."""
+    core = pure if _walker is None else _walker
+    found: bool = core.decode(data, places, parts, fields, starts, counts, fits, columns)
     return found
 
 
@@ -65,13 +80,20 @@ def join(data: Buffer, places: Buffer, lengths: Buffer, out: Buffer) -> None:
     (pure if _walker is None else _walker).join(data, places, lengths, out)
 
 
-def gather(data: Buffer, places: Buffer, fields: bytes, columns: tuple[Buffer, ...]) -> None:
-    """See records.pure.gather."""
-    (pure if _walker is None else _walker).gather(data, places, fields, columns)
+def spell(texts: Buffer, begins: Buffer, numbers: Buffer) -> tuple[bytes, bytes]:
+    """See records.pure.spell."""
+    core = pure if _walker is None else _walker
+    found: tuple[bytes, bytes] = core.spell(texts, begins, numbers)
+    return found
 
 
-def texts(data: Buffer, places: Buffer, lengths: Buffer) -> tuple[bytes, bytes, bytes]:
+def latest(changes: Buffer, whose: Buffer, times: Buffer, out: Buffer) -> None:
+    """See records.pure.latest."""
+    (pure if _walker is None else _walker).latest(changes, whose, times, out)
+
+
+def texts(data: Buffer, places: Buffer, lengths: Buffer) -> tuple[bytes, bytes, Buffer]:
     """See records.pure.texts."""
     core = pure if _walker is None else _walker
-    found: tuple[bytes, bytes, bytes] = core.texts(data, places, lengths)
+    found: tuple[bytes, bytes, Buffer] = core.texts(data, places, lengths)
     return found

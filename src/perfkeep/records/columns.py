@@ -6,8 +6,10 @@ does not fit its record is left out, and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +19,9 @@ from perfkeep.abi.perf_event import Attr, Branch, ReadFormat, Sample
 from perfkeep.abi.records import HEADER_SIZE
 from perfkeep.errors import DataError
 from perfkeep.records import tracepoint
-from perfkeep.records.cells import Column, Cursor, Ints, View, behind
+from perfkeep.records.cells import Column, Ints, Plan, View, behind
+from perfkeep.records.pure_decode import Part
 from perfkeep.records.raw import CONTEXT, field_column, is_number, number_type
-from perfkeep.records.tracepoint import Field
 
 #: Fields of one word each that come first, and their columns: name, and where in the word.
 _FIRST: tuple[tuple[Sample, tuple[tuple[str, str, int], ...]], ...] = (
@@ -33,8 +35,10 @@ _FIRST: tuple[tuple[Sample, tuple[tuple[str, str, int], ...]], ...] = (
     (Sample.CPU, (("cpu", "i4", 0),)),
     (Sample.PERIOD, (("period", "u8", 0),)),
 )
+#: Samples of a batch: their columns stay in the caches, and Python's own time is little of it.
+_BATCH = 1 << 14
 _FIRST_BITS = sum(bit for bit, _ in _FIRST)
-# In the order in which they lie behind STACK_USER.
+# In the order in which they lie behind STACK_USER, a word each.
 _LAST = (
     (Sample.WEIGHT | Sample.WEIGHT_STRUCT, "weight"),
     (Sample.DATA_SRC, "data_src"),
@@ -62,22 +66,86 @@ class Kind(NamedTuple):
     format: str
 
 
-@dataclass(slots=True)
-class Table:
-    """The samples of one kind of event, in the order in which they lie.
+class Rows(NamedTuple):
+    """Some samples of one kind of event.
 
     Attributes:
-        offsets: of the records in the data.
+        offsets: of their records in the data.
         malformed: samples that do not fit their record and are not here.
-        unread: kinds of fields that this version does not know, so that nothing behind them could
-            be read; 0: none.
     """
 
-    kind: Kind
+    columns: list[Column]
     offsets: Ints
-    columns: list[Column] = field(default_factory=list)
-    malformed: int = 0
-    unread: int = 0
+    malformed: int
+
+
+class Table:
+    """The samples of one kind of event, in the order in which they lie: all at once, in `columns`,
+    or in batches, which takes less memory, and less time, as the same memory serves again.
+
+    Args:
+        found: offsets of its records in the data.
+
+    Attributes:
+        found: as above.
+        unread: kinds of fields that this version does not know, so that nothing behind them could
+            be read; 0: none.
+        with_context: adds columns that the records themselves do not have.
+    """
+
+    def __init__(self, view: View, kind: Kind, found: Ints) -> None:
+        self.kind, self.found = kind, found
+        self.unread = int(kind.attr.sample_type) & ~sum(Sample)
+        self.with_context: Callable[[list[Column]], list[Column]] = list
+        self._view = view
+
+    @cached_property
+    def _sample(self) -> tuple[list[_Part], Plan]:
+        parts = _parts(self.kind)
+        fields = [(at - 1, *one) for at, part in enumerate(parts) for one in part.fields]
+        return parts, Plan([one.extent for one in parts[1:]], fields)
+
+    def rows(self, which: slice) -> Rows:
+        """Those of `found`, less what is malformed."""
+        view, offsets, malformed = self._view, self.found[which], 0
+        parts, plan = self._sample
+        read = view.read(offsets, plan)
+        if not read.fits.all():
+            malformed = int((~read.fits).sum())
+            offsets = offsets[read.fits]
+            read = view.read(offsets, plan)
+        fields = iter(read.fields)
+        columns = []
+        nothing = offsets[:0]
+        for part, at, count in zip(
+            parts, (nothing, *read.starts), (nothing, *read.counts), strict=True
+        ):
+            own = list(islice(fields, len(part.fields)))
+            columns += part.columns(view, at, count, own)
+        return Rows(self.with_context(_in_order(columns)), offsets, malformed)
+
+    def batches(self) -> Iterator[list[Column]]:
+        """The columns of some samples, and then of the next."""
+        for at in range(0, len(self.found), _BATCH):
+            yield self.rows(slice(at, at + _BATCH)).columns
+
+    @cached_property
+    def _all(self) -> Rows:
+        return self.rows(slice(None))
+
+    @property
+    def columns(self) -> list[Column]:
+        return self._all.columns
+
+    @property
+    def offsets(self) -> Ints:
+        """Of the records that are rows of `columns`."""
+        return self._all.offsets
+
+    @property
+    def malformed(self) -> int:
+        """Samples that do not fit their record and are not in `columns`."""
+        return self._all.malformed
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -132,110 +200,62 @@ def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:
     ids = np.array([id for id, _ in pairs], "u8")
     numbers = np.array([at for _, at in pairs], "u4")
     one = place is None or (len(kinds) == 1 and not pairs)
-    end, lost, found, smallest = records.split(
+    end, lost, found = records.split(
         data, 0, len(data), -1 if one or place is None else place,
         ids.tobytes(), numbers.tobytes(), len(kinds),
     )  # fmt: skip
     offsets = [np.frombuffer(one, "i8") for one in found]
     view = View(data)
-    tables = [
-        _table(view, kind, some, size)
-        for kind, some, size in zip(kinds, offsets[:-2], smallest[:-2], strict=True)
-    ]
+    for some in offsets:
+        if np.bitwise_or.reduce(some, initial=0) & 7:
+            raise DataError("records that do not begin at a word", int(some[some % 8 > 0][0]))
+    tables = [Table(view, kind, some) for kind, some in zip(kinds, offsets[:-2], strict=True)]
     return Decoded(tables, offsets[-2], len(offsets[-1]), lost, end)
 
 
-def _table(view: View, kind: Kind, offsets: Ints, smallest: int) -> Table:
-    if np.bitwise_or.reduce(offsets, initial=0) & 7:
-        raise DataError("records that do not begin at a word", int(offsets[offsets % 8 > 0][0]))
-    table = Table(kind, offsets, unread=int(kind.attr.sample_type) & ~sum(Sample))
-    straight = _straight(view, kind, offsets, smallest)
-    if straight is not None:
-        table.columns = straight
-        return table
-    cursor = Cursor(view, offsets)
-    table.columns = _sample(cursor, kind)
-    if not cursor.all:
-        table.malformed = int((~cursor.fits).sum())
-        table.offsets = offsets[cursor.fits]
-        table.columns = _sample(Cursor(view, table.offsets), kind)
-    return table
+class _Part(NamedTuple):
+    """The header, something in a sample whose length it says itself, or a few words.
 
-
-def _straight(view: View, kind: Kind, offsets: Ints, smallest: int) -> list[Column] | None:
-    """All columns in one pass, of samples whose fields are at the same places in each of them.
-
-    Args:
-        smallest: bytes of the smallest record.
-
-    Returns:
-        None: they are not, or some do not fit; `_sample` finds out which.
+    Attributes:
+        extent: how long it is, see records.pure_decode.Part.
+        fields: (offset, numpy type) of integers that each has.
+        columns: makes them of the data, where the part begins in each sample, what it counts there,
+            and the fields.
     """
-    kinds = kind.attr.sample_type
-    names, wanted = _fixed(kind.attr)
-    end = HEADER_SIZE + 8 * int(kinds & _FIRST_BITS).bit_count()
-    parsed: Sequence[Field] = ()
-    if kinds & Sample.RAW:
-        parsed = tracepoint.fields(kind.format) if kind.format else ()
-        if not parsed:
-            return None
-    if int(kinds) & ~(_FIRST_BITS | Sample.RAW):
-        return None
-    own = end + 4
-    extent = max((one.offset + one.size for one in parsed), default=0)
-    numbers = [one for one in parsed if is_number(one)]
-    if parsed:
-        wanted += [(own + one.offset, number_type(one)) for one in numbers]
-        wanted += [(end, "u4"), (6, "u2")]
-    if smallest < (own + extent if parsed else end):
-        return None
-    found = view.gather(offsets, wanted)
-    columns = [Column(name, "int", values) for name, values in zip(names, found, strict=False)]
-    if not parsed:
-        return _in_order(columns)
-    sizes, whole = found[-2], found[-1]
-    if not ((sizes >= extent) & (sizes <= whole - np.uint16(own))).all():
-        return None
-    of = dict(zip((one.name for one in numbers), found[len(names) : -2], strict=True))
-    others = len(numbers) < len(parsed) or any(one.form != "int" for one in numbers)
-    begin, room = (offsets + own, sizes.astype("i8")) if others else (offsets, sizes)
-    columns += [field_column(view, one, begin, room, of.get(one.name)) for one in parsed]
-    return _in_order(columns)
+
+    extent: tuple[Part, int, int]
+    fields: list[tuple[int, str]]
+    columns: Callable[[View, Ints, Ints, list[Ints]], list[Column]]
 
 
-def _fixed(attr: Attr) -> tuple[list[str], list[tuple[int, str]]]:
-    """The columns of the header and of the fields of fixed size, and where they are."""
-    names, wanted = ["misc"], [(4, "u2")]
-    present = [parts for bit, parts in _FIRST if attr.sample_type & bit]
-    for number, parts in enumerate(present):
-        for name, type, inside in parts:
-            names.append(name)
-            wanted.append((HEADER_SIZE + 8 * number + inside, type))
-    return names, wanted
-
-
-def _sample(cursor: Cursor, kind: Kind) -> list[Column]:
-    attr = kind.attr
-    columns = _first(cursor, attr)
-    if attr.sample_type & Sample.READ:
-        columns += _counts(cursor, attr)
-    if attr.sample_type & Sample.CALLCHAIN:
-        columns.append(cursor.list("callchain", cursor.count()))
-    if attr.sample_type & Sample.RAW:
-        columns += _raw(cursor, kind)
-    if attr.sample_type & Sample.BRANCH_STACK:
-        columns += _branches(cursor, attr)
-    if attr.sample_type & Sample.REGS_USER:
-        columns += _registers(cursor, "user", attr.sample_regs_user)
-    if attr.sample_type & Sample.STACK_USER:
-        columns += _stack(cursor)
-    columns += _words(cursor, attr, _LAST)
-    if attr.sample_type & Sample.REGS_INTR:
-        columns += _registers(cursor, "intr", attr.sample_regs_intr)
-    columns += _words(cursor, attr, _VERY_LAST)
-    if attr.sample_type & Sample.AUX:
-        columns.append(cursor.blob("aux", cursor.count(1)))
-    return _in_order(columns)
+def _parts(kind: Kind) -> list[_Part]:
+    """All of a sample, in order."""
+    attr, there = kind.attr, kind.attr.sample_type
+    found = [
+        _numbers([("misc", 4, "u2")], (Part.WORDS, 1, 0)),
+        _numbers(_first(attr), (Part.WORDS, int(there & _FIRST_BITS).bit_count(), 0)),
+    ]
+    if there & Sample.READ:
+        found.append(_counts(attr))
+    if there & Sample.CALLCHAIN:
+        found.append(_CALL_CHAIN)
+    if there & Sample.RAW:
+        found.append(_raw(kind))
+    if there & Sample.BRANCH_STACK:
+        found.append(_branches(attr))
+    if there & Sample.REGS_USER:
+        found.append(_registers("user", attr.sample_regs_user))
+    if there & Sample.STACK_USER:
+        found.append(_STACK)
+    if names := [name for bit, name in _LAST if there & bit]:
+        found.append(_words(names))
+    if there & Sample.REGS_INTR:
+        found.append(_registers("intr", attr.sample_regs_intr))
+    if names := [name for bit, name in _VERY_LAST if there & bit]:
+        found.append(_words(names))
+    if there & Sample.AUX:
+        found.append(_AUX)
+    return found
 
 
 def _in_order(columns: list[Column]) -> list[Column]:
@@ -247,23 +267,56 @@ def _in_order(columns: list[Column]) -> list[Column]:
     return [*first, *found.values()]
 
 
-def _first(cursor: Cursor, attr: Attr) -> list[Column]:
-    """The header's misc, and the fields of fixed size: all in one go."""
-    names, wanted = _fixed(attr)
-    size = 8 * int(attr.sample_type & _FIRST_BITS).bit_count()
-    cursor.need(size)
-    if not cursor.all:  # then these columns are made again, without those that do not fit
-        wanted = wanted[:1]
-    found = cursor.view.gather(cursor.start, wanted)
-    cursor.skip(size)
-    return [Column(name, "int", values) for name, values in zip(names, found, strict=False)]
+def _numbers(
+    wanted: Sequence[tuple[str, int, str]],
+    extent: tuple[Part, int, int],
+    rest: Callable[[View, Ints, Ints], list[Column]] = lambda *_: [],
+) -> _Part:
+    """
+    Args:
+        wanted: (name, offset, numpy type) of columns of integers.
+        rest: makes the columns behind them.
+    """
+    names = [name for name, _, _ in wanted]
+
+    def columns(view: View, at: Ints, counts: Ints, fields: list[Ints]) -> list[Column]:
+        found = [Column(name, "int", one) for name, one in zip(names, fields, strict=True)]
+        return found + rest(view, at, counts)
+
+    return _Part(extent, [(offset, type) for _, offset, type in wanted], columns)
 
 
-def _words(cursor: Cursor, attr: Attr, which: Iterable[tuple[Sample, str]]) -> list[Column]:
-    return [Column(name, "int", cursor.word()) for bit, name in which if attr.sample_type & bit]
+def _first(attr: Attr) -> list[tuple[str, int, str]]:
+    """The fields of fixed size that come first."""
+    present = [parts for bit, parts in _FIRST if attr.sample_type & bit]
+    return [
+        (name, 8 * number + inside, type)
+        for number, parts in enumerate(present)
+        for name, type, inside in parts
+    ]
 
 
-def _counts(cursor: Cursor, attr: Attr) -> list[Column]:
+def _words(names: Sequence[str]) -> _Part:
+    return _numbers(_row(names), (Part.WORDS, len(names), 0))
+
+
+def _row(names: Sequence[str], begin: int = 0) -> list[tuple[str, int, str]]:
+    """Words one behind the other."""
+    return [(name, begin + 8 * number, "u8") for number, name in enumerate(names)]
+
+
+_CALL_CHAIN = _numbers(
+    [], (Part.LIST, 0, 8), lambda view, at, counts: [view.lists("callchain", at + 8, counts)]
+)
+# As much of the stack as the kernel could read.
+_STACK = _numbers(
+    [], (Part.STACK, 0, 0), lambda view, at, sizes: [view.blobs("user_stack", at + 8, sizes)]
+)
+_AUX = _numbers([], (Part.LIST, 0, 1), lambda view, at, sizes: [view.blobs("aux", at + 8, sizes)])
+_BYTES = _numbers([], (Part.BLOB, 0, 0), lambda view, at, sizes: [view.blobs("raw", at + 4, sizes)])
+
+
+def _counts(attr: Attr) -> _Part:
     """READ: struct read_format."""
     how = attr.read_format
     times = [
@@ -282,95 +335,63 @@ def _counts(cursor: Cursor, attr: Attr) -> list[Column]:
         if not bit or how & bit
     ]  # fmt: skip
     if not how & ReadFormat.GROUP:
-        names = [each[0], *times, *each[1:]]
-        return [Column(name, "int", cursor.word()) for name in names]
-    counts = cursor.count(8 * len(each))
-    columns = [Column(name, "int", cursor.word()) for name in times]
-    whole = cursor.list("", counts, 8 * len(each))
-    assert whole.offsets is not None
-    offsets = whole.offsets // len(each)
-    columns += [
-        Column(name, "ints", whole.values[at :: len(each)], offsets) for at, name in enumerate(each)
-    ]
-    return columns
+        return _words([each[0], *times, *each[1:]])
+    begin, width = 8 + 8 * len(times), len(each)
+
+    def lists(view: View, at: Ints, counts: Ints) -> list[Column]:
+        return _interleaved(view.lists("", at + begin, counts * width), each, counts)
+
+    return _numbers(_row(times, 8), (Part.LIST, 8 * len(times), 8 * width), lists)
 
 
-def _branches(cursor: Cursor, attr: Attr) -> list[Column]:
-    """Three words each: from, to, flags; with COUNTERS one more each behind them all."""
-    counts = cursor.count(24)
-    columns = []
-    if attr.branch_sample_type & Branch.HW_INDEX:
-        columns.append(Column("branch_hw_index", "int", cursor.word()))
-    whole = cursor.list("", counts, 24)
-    assert whole.offsets is not None
-    offsets = whole.offsets // 3
-    columns += [
-        Column(f"branch_{name}", "ints", whole.values[at::3], offsets)
-        for at, name in enumerate(("from", "to", "flags"))
-    ]
-    if attr.branch_sample_type & Branch.COUNTERS:
-        columns.append(cursor.list("branch_counters", counts))
-    return columns
-
-
-def _registers(cursor: Cursor, which: str, mask: int) -> list[Column]:
-    abi = cursor.word()
-    counts = np.where(abi != 0, mask.bit_count(), 0)
+def _interleaved(whole: Column, names: Sequence[str], counts: Ints) -> list[Column]:
+    """Lists of structs of so many words, as a list for each word."""
+    offsets = behind(counts)
     return [
-        Column(f"{which}_abi", "int", abi), cursor.list(f"{which}_regs", counts.astype("i8"))
-    ]  # fmt: skip
+        Column(name, "ints", whole.values[at :: len(names)], offsets)
+        for at, name in enumerate(names)
+    ]
 
 
-def _stack(cursor: Cursor) -> list[Column]:
-    """As much of the stack as the kernel could read, which it says behind it."""
-    room = cursor.count(1)
-    begin = cursor.at
-    cursor.need(room)
-    cursor.skip(room)
-    present = np.nonzero(room)[0]
-    used = np.zeros(len(room), "i8")
-    # Nothing follows where nothing was recorded.
-    some = Cursor.__new__(Cursor)
-    some.view, some.start, some.end = (
-        cursor.view,
-        cursor.start[present],
-        cursor.end[present],
+def _branches(attr: Attr) -> _Part:
+    """Three words each: from, to, flags; with COUNTERS one more each behind them all."""
+    names = [f"branch_{name}" for name in ("from", "to", "flags")]
+    before = ["branch_hw_index"] if attr.branch_sample_type & Branch.HW_INDEX else []
+    counted = bool(attr.branch_sample_type & Branch.COUNTERS)
+    begin = 8 + 8 * len(before)
+
+    def lists(view: View, at: Ints, counts: Ints) -> list[Column]:
+        found = _interleaved(view.lists("", at + begin, counts * 3), names, counts)
+        if counted:
+            found.append(view.lists("branch_counters", at + begin + 24 * counts, counts))
+        return found
+
+    return _numbers(_row(before, 8), (Part.LIST, begin - 8, 32 if counted else 24), lists)
+
+
+def _registers(which: str, mask: int) -> _Part:
+    return _numbers(
+        _row([f"{which}_abi"]),
+        (Part.REGISTERS, mask.bit_count(), 0),
+        lambda view, at, counts: [view.lists(f"{which}_regs", at + 8, counts)],
     )
-    some.at, some.fits = cursor.at[present], cursor.fits[present]
-    some.all = cursor.all
-    used[present] = np.minimum(some.word(), room[present].astype("u8")).astype("i8")
-    cursor.at[present], cursor.fits[present] = some.at, some.fits
-    cursor.all = some.all
-    used = np.where(cursor.fits, used, 0)
-    flat = cursor.view.join(np.where(cursor.fits, begin, 0), used)
-    return [Column("user_stack", "bytes", flat, behind(used))]
 
 
-# --- RAW --------------------------------------------------------------------------------------------
-
-
-def _raw(cursor: Cursor, kind: Kind) -> list[Column]:
-    cursor.need(4)
-    sizes = cursor.word("u4").astype("i8")
-    cursor.skip(4)
-    begin = cursor.at
-    cursor.need(sizes)
-    cursor.skip(sizes)
+def _raw(kind: Kind) -> _Part:
+    """A tracepoint's own fields; of any other event its bytes."""
     parsed = tracepoint.fields(kind.format) if kind.format else ()
     if not parsed:
-        sizes = np.where(cursor.fits, sizes, 0)
-        begin = np.where(cursor.fits, begin, 0)
-        flat = cursor.view.join(begin, sizes)
-        return [Column("raw", "bytes", flat, behind(sizes))]
-    cursor.only(sizes >= max(one.offset + one.size for one in parsed))
-    if not cursor.all:  # then all is made again, without those that do not
-        return []
-    wanted = [(one.offset, number_type(one)) for one in parsed if is_number(one)]
-    numbers = dict(
-        zip(
-            (one.name for one in parsed if is_number(one)),
-            cursor.view.gather(begin, wanted),
-            strict=True,
-        )
+        return _BYTES
+
+    def columns(view: View, at: Ints, sizes: Ints, fields: list[Ints]) -> list[Column]:
+        begin, found = at + 4, iter(fields)
+        return [
+            field_column(view, one, begin, sizes, next(found) if is_number(one) else None)
+            for one in parsed
+        ]
+
+    return _Part(
+        (Part.BLOB, max(one.offset + one.size for one in parsed), 0),
+        [(4 + one.offset, number_type(one)) for one in parsed if is_number(one)],
+        columns,
     )
-    return [field_column(cursor.view, one, begin, sizes, numbers.get(one.name)) for one in parsed]

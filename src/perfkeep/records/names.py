@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfkeep.records.cells import Column, codes_to_text
+from perfkeep.records.cells import Column, Texts
 from perfkeep.records.print_format import printer
 from perfkeep.records.raw import column_name
 
@@ -41,7 +41,7 @@ def with_names(columns: Sequence[Column], format: str) -> list[Column]:
         if one.name in called and one.form == "int" and name not in taken:
             different, codes = _different(one.values)
             names = [called[one.name](value) for value in different.tolist()]
-            found.append(codes_to_text(name, codes, names))
+            found.append(Texts(names).column(name, codes))
     return found
 
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from perfkeep.abi.records import Record
+from perfkeep.records.pure_decode import Buffer
+from perfkeep.records.pure_decode import decode as decode
 
 _HEADER = struct.Struct("=IHH")
 _WORD = struct.Struct("=Q")
 _LAST_TYPE = 63
-_MOST_FIELDS = 1024
-
-#: Anything with the buffer protocol, in one piece.
-Buffer = Any
 
 
 class Walk(NamedTuple):
@@ -112,7 +112,7 @@ def split(
     ids: bytes,
     kinds: bytes,
     count: int,
-) -> tuple[int, int, list[bytes], list[int]]:
+) -> tuple[int, int, list[bytes]]:
     """The records of a file, by what wrote them.
 
     Args:
@@ -122,8 +122,7 @@ def split(
 
     Returns:
         The end of the chain; the sum of what LOST and LOST_SAMPLES records say; offsets as native
-        int64: of the samples of each kind, of all other records, of samples of no known id; the size
-        of the smallest of each of those, 0: there are none.
+        int64: of the samples of each kind, of all other records, of samples of no known id.
 
     Raises:
         ValueError: an id without a kind; start or count < 0.
@@ -137,7 +136,6 @@ def split(
         if kind < count
     }
     found = [array("q") for _ in range(count + 2)]
-    smallest = [0] * (count + 2)
     end, at, lost = min(end, len(data)), start, 0
     while end - at >= 8:
         type, _, size = _HEADER.unpack_from(data, at)
@@ -153,9 +151,8 @@ def split(
         elif type == Record.LOST_SAMPLES and size >= 16:
             lost += _WORD.unpack_from(data, at + 8)[0]
         found[bucket].append(at)
-        smallest[bucket] = min(size, smallest[bucket] or size)
         at += size
-    return at, lost & (1 << 64) - 1, [one.tobytes() for one in found], smallest
+    return at, lost & (1 << 64) - 1, [one.tobytes() for one in found]
 
 
 def _spans(data: Buffer, places: Buffer, lengths: Buffer) -> Iterator[tuple[int, int]]:
@@ -186,32 +183,56 @@ def join(data: Buffer, places: Buffer, lengths: Buffer, out: Buffer) -> None:
     target[:] = found
 
 
-def gather(data: Buffer, places: Buffer, fields: bytes, columns: tuple[Buffer, ...]) -> None:
-    """Of every place the same fields, each into a column of its own.
+def spell(texts: Buffer, begins: Buffer, numbers: Buffer) -> tuple[bytes, bytes]:
+    """The texts of these numbers.
 
     Args:
-        places: native int64.
-        fields: pairs of int32, the offset from a place and the width, 1 to 8 bytes.
-        columns: writable, of just the size.
+        begins: of each text, and where the last one ends, native int64.
+        numbers: native int64.
+
+    Returns:
+        Where each begins, and where the last one ends, native int64; all of them, one behind the
+        other.
 
     Raises:
-        ValueError: a width or an offset that cannot be, or a column of another size.
-        IndexError: a field lies outside the data.
+        IndexError: a number without a text, or a text that is outside the texts.
     """
-    wanted = list(struct.iter_unpack("=ii", fields))
-    some = array("q", bytes(places))
-    if len(wanted) != len(columns) or len(wanted) > _MOST_FIELDS:
-        raise ValueError("every field needs a column, and there may be 1,024")
-    if any(offset < 0 or not 1 <= width <= 8 for offset, width in wanted):
-        raise ValueError("a field has 1 to 8 bytes")
-    targets = [memoryview(one).cast("B") for one in columns]
-    for target, (_, width) in zip(targets, wanted, strict=True):
-        if len(target) != width * len(some):
-            raise ValueError("a column has not the room for its field")
-    if wanted and any(at < 0 or at + o + w > len(data) for at in some for o, w in wanted):
-        raise IndexError("a field lies outside the data")
-    for target, (offset, width) in zip(targets, wanted, strict=True):
-        target[:] = b"".join(data[at + offset : at + offset + width] for at in some)
+    whole, at = bytes(texts), array("q", bytes(begins))
+    if any(not 0 <= one <= two <= len(whole) for one, two in pairwise(at)):
+        raise IndexError("a text lies outside the texts")
+    known = [whole[one:two] for one, two in pairwise(at)]
+    wanted = array("q", bytes(numbers))
+    if any(not 0 <= one < len(known) for one in wanted):
+        raise IndexError("there is no text of this number")
+    found = [known[one] for one in wanted]
+    return array("q", accumulate(map(len, found), initial=0)).tobytes(), b"".join(found)
+
+
+def latest(changes: Buffer, whose: Buffer, times: Buffer, out: Buffer) -> None:
+    """What was so of each one at its time: its last change until then, or else its first.
+
+    Args:
+        changes: whose, ns and value of each, native int64, sorted.
+        whose: native int64.
+        times: ns, native int64, as many; or none: then the first change of each counts.
+        out: writable, native int64, as many: the values, -1 of one without changes.
+
+    Raises:
+        ValueError: too few times, or too little room.
+    """
+    ids, at = array("q", bytes(whose)), array("q", bytes(times))
+    target = memoryview(out).cast("B")
+    if len(target) != len(ids) * 8 or (at and len(at) != len(ids)):
+        raise ValueError("every row needs a time, if any has one, and room")
+    all = list(struct.iter_unpack("=qqq", changes))
+    found = array("q")
+    for row, one in enumerate(ids):
+        low = bisect_right(all, (one, at[row] if at else -(1 << 63)), key=lambda each: each[:2])
+        if low and all[low - 1][0] == one:
+            found.append(all[low - 1][2])
+        else:
+            found.append(all[low][2] if low < len(all) and all[low][0] == one else -1)
+    target[:] = found.tobytes()
 
 
 def texts(data: Buffer, places: Buffer, lengths: Buffer) -> tuple[bytes, bytes, bytes]:

@@ -10,6 +10,8 @@ from perfkeep.records.tracepoint import Field
 #: Columns of every table that has them, before a tracepoint's own.
 CONTEXT = ("time", "cpu", "pid", "tid", "comm", "host", "wall")
 
+_TAKEN = frozenset((*CONTEXT, "misc", "id", "ip", "period"))
+
 
 def is_number(one: Field) -> bool:
     """An integer, or what says where something else lies."""
@@ -24,7 +26,7 @@ def number_type(one: Field) -> str:
 
 def column_name(one: Field) -> str:
     """Another one than the field's where that is what a context column is called."""
-    return f"event_{one.name}" if one.name in (*CONTEXT, "misc", "id", "ip", "period") else one.name
+    return f"event_{one.name}" if one.name in _TAKEN else one.name
 
 
 def field_column(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints | None) -> Column:
@@ -34,11 +36,12 @@ def field_column(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints 
         begin, sizes: of the samples' own bytes.
         number: what `is_number` lets expect.
     """
-    at, name = begin + one.offset, column_name(one)
+    name = column_name(one)
+    if number is not None and one.form == "int":
+        return Column(name, "int", number)
+    at = begin + one.offset
     if number is None:
         lengths = np.full(len(at), one.size, "i8")
-    elif one.form == "int":
-        return Column(name, "int", number)
     else:
         lengths = (number >> np.uint32(16)).astype("i8")
         inside = (number & np.uint32(0xFFFF)).astype("i8")
@@ -48,11 +51,9 @@ def field_column(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints 
         at = np.where(room >= lengths, at, begin)
     if one.form == "text":
         return text_column(name, view.data, at, lengths)
-    flat = view.join(at, lengths)
     if one.form == "ints":
-        width = one.width
-        if (lengths % width).any():
-            return Column(name, "bytes", flat, behind(lengths))
-        type = f"{'i' if one.signed else 'u'}{width}"
-        return Column(name, "ints", flat.view(type), behind(lengths // width))
+        counts = lengths // one.width
+        flat = view.join(at, counts * one.width, f"{'i' if one.signed else 'u'}{one.width}")
+        return Column(name, "ints", flat, behind(counts))
+    flat = view.join(at, lengths)
     return Column(name, "bytes", flat, behind(lengths))

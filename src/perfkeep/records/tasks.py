@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.abi.records import Record
+from perfkeep.records.cells import Column, Texts
 from perfkeep.records.timeline import Timeline
 
 Ints = NDArray[Any]
@@ -34,35 +35,41 @@ class Tasks:
         #: Each name once; the first is that of the idle task.
         self.names: list[str] = ["swapper"]
         self._codes = {"swapper": 0}
-        self._events: list[tuple[int, int, int]] = [(0, 0, 0)]  # tid, time, code
+        self._texts: Texts | None = None
+        events = [(0, 0, 0)]  # tid, time, code
         now: dict[int, int] = {0: 0}
         for kind, record, time in found:
             if kind == Record.COMM and len(record) > 16:
                 _, tid = _COMM.unpack_from(record, 8)
                 text = bytes(record[16:]).split(b"\0")[0].decode(errors="replace")
                 now[tid] = self._code(text)
-                self._events.append((tid, time, now[tid]))
+                events.append((tid, time, now[tid]))
             elif kind == Record.FORK and len(record) >= 32:
                 _, _, tid, parent, time = _FORK.unpack_from(record, 8)
                 if parent in now:
                     now[tid] = now[parent]
-                    self._events.append((tid, time, now[tid]))
+                    events.append((tid, time, now[tid]))
+
+        self._timeline = Timeline(events)
 
     def _code(self, name: str) -> int:
         if name not in self._codes:
             self._codes[name] = len(self.names)
             self.names.append(name)
+            self._texts = None
         return self._codes[name]
 
-    def codes(self, tids: Ints, times: Ints | None) -> tuple[Ints, list[str]]:
-        """For each sample the number of its thread's name, and the names. A thread that nobody
-        named is called ":" and its number, as perf does it.
+    def column(self, name: str, tids: Ints, times: Ints | None) -> Column:
+        """What the thread of each sample was called. A thread that nobody named is called ":" and
+        its number, as perf does it.
         """
-        wide = tids.astype("i8")
-        codes, there = Timeline(self._events).values(wide, times)
-        names = list(self.names)
-        if not there.all():
-            strangers, inverse = np.unique(wide[~there], return_inverse=True)
-            codes[~there] = inverse + len(names)
-            names += [f":{tid}" for tid in strangers.tolist()]
-        return codes, names
+        codes = self._timeline.values(tids, times)
+        unnamed = codes < 0
+        if unnamed.any():
+            strangers, inverse = np.unique(tids[unnamed], return_inverse=True)
+            codes[unnamed] = np.array([self._code(f":{tid}") for tid in strangers.tolist()])[
+                inverse
+            ]
+        if self._texts is None:
+            self._texts = Texts(self.names)
+        return self._texts.column(name, codes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import islice
 from typing import Literal, NamedTuple
 
 #: How the bytes of a field are to be read:
@@ -30,6 +31,8 @@ _WIDTHS = {
     "int64_t": 8, "cpumask_t": 8,
 }  # fmt: skip
 _SIGNED = re.compile(r"^(?:signed |s\d|__s\d|int\d|(?:long|int|short|char)\b)")
+#: Fields; with those of every sample no more than records.decode takes.
+_MOST = 960
 
 
 class Field(NamedTuple):
@@ -105,10 +108,12 @@ def _field(declared: str, offset: int, size: int, signed: bool) -> Field | None:
 
 @lru_cache(maxsize=4096)
 def fields(format: str) -> tuple[Field, ...]:
-    """All that can be understood, in the order of the text, each name once."""
+    """All that can be understood, in the order of the text, each name once; the first 960, which
+    are several times what any tracepoint has.
+    """
     found: dict[str, Field] = {}
     for declared, offset, size, signed in _FIELD.findall(format):
         one = _field(declared, int(offset), int(size), signed == "1")
         if one is not None and (one.place == "here" or one.size == 4):
             found.setdefault(one.name, one)
-    return tuple(found.values())
+    return tuple(islice(found.values(), _MOST))

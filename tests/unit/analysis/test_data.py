@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,9 @@ pytest.importorskip("duckdb")
 from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import Record
-from perfkeep.analysis.data import Data
+from perfkeep.analysis.data import Data, read
 from perfkeep.analysis.sql import SqlError, ask, schema, write_rows
-from perfkeep.errors import UsageError
+from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.arrow import ArrowTable
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.reader import PerfData
@@ -105,7 +106,7 @@ def test_a_thread_has_the_name_that_it_had_then(unit: int) -> None:
         clock.sample(50 * unit, pid=77, tid=77),
         clock.sample(50 * unit, pid=0, tid=0),
     )
-    rows = ArrowTable(data.table("cpu-clock").columns).to_pylist()
+    rows = ArrowTable.of(data.table("cpu-clock").columns).to_pylist()
     assert [row["comm"] for row in rows] == ["sh", "sh", "ls", "ls", "late", ":77", "swapper"]
 
 
@@ -173,3 +174,24 @@ def test_fields_that_nobody_knows_are_told() -> None:
 def test_the_schema_names_every_table_and_view() -> None:
     names = {table for table, _, _ in schema(data_of().connection)}
     assert {"sched_switch", "off_cpu", "run_queue", "syscalls", "cpu_clock"} <= names
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666], ids=["nobody else may write", "others may write"])
+def test_a_file_is_read_alike_whoever_may_write_to_it(file: str, mode: int) -> None:
+    os.chmod(file, mode)
+    (frame,) = read(file).tables.values()
+    time = frame.get("time")
+    assert time is not None and time.values.tolist() == [30, 20, 10]
+
+
+def test_who_may_write_to_a_file_cannot_end_its_reader(file: str) -> None:
+    os.chmod(file, 0o666)
+    data = read(file)
+    os.truncate(file, 0)
+    assert [one.time for one in data.samples()] == [10, 20, 30]
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.data").touch(0o600)
+    with pytest.raises(DataError, match="perf"):
+        read(str(tmp_path / "x.data"))

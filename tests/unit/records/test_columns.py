@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-from array import array
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,8 +14,7 @@ pytest.importorskip("numpy")
 from perfkeep.abi.perf_event import Attr, Branch, Flag, ReadFormat, Sample
 from perfkeep.abi.records import Record
 from perfkeep.errors import DataError
-from perfkeep.records import pure
-from perfkeep.records.cells import codes_to_text
+from perfkeep.records.cells import Column, Texts
 from perfkeep.records.columns import Kind, Table, decode
 from perfkeep.records.sample import Layout
 from perfkeep.testing.assembler import PLAIN, Assembler, record
@@ -36,22 +33,13 @@ FORMAT = """
 """
 
 
-def native() -> ModuleType:
-    try:
-        from perfkeep.records import _walk
-    except ImportError:
-        pytest.skip("the native walk was not built: no C compiler")
-    return _walk
-
-
-@pytest.fixture(params=["pure", "native"])
-def core(request: pytest.FixtureRequest) -> ModuleType:
-    return pure if request.param == "pure" else native()
-
-
 def rows(table: Table, name: str) -> list[Any]:
     column = table.get(name)
     assert column is not None, name
+    return cells(column)
+
+
+def cells(column: Column) -> list[Any]:
     if column.form == "int":
         return list(column.values.tolist())
     assert column.offsets is not None
@@ -81,115 +69,6 @@ def tracepoint(
     )
     return head + name + struct.pack(f"={len(numbers)}H", *numbers)
 
-
-# --- the native core and its twin ---------------------------------------------------------------
-
-
-def test_records_are_split_by_what_wrote_them(core: ModuleType) -> None:
-    one, two, three = (Assembler(id=id) for id in (7, 9, 11))
-    parts = [one.sample(1), two.sample(2), one.comm(1, 1, b"x"), three.sample(3), one.sample(4)]
-    data = b"".join(parts)
-    at = [sum(map(len, parts[:n])) for n in range(len(parts))]
-    ids, kinds = struct.pack("=QQ", 7, 9), struct.pack("=II", 1, 0)
-    end, lost, found, smallest = core.split(data + b"rubbish!", 0, 1 << 60, 8, ids, kinds, 2)
-    assert (end, lost) == (len(data), 0)
-    assert smallest == [len(parts[at]) for at in (1, 0, 2, 3)]
-    assert [list(array("q", some)) for some in found] == [[at[1]], [at[0], at[4]], [at[2]], [at[3]]]
-
-
-def test_without_ids_every_sample_is_of_the_only_kind(core: ModuleType) -> None:
-    data = Assembler().sample(1) + Assembler().lost(5, 2) + Assembler().sample(3)
-    _, lost, found, _ = core.split(data, 0, len(data), -1, b"", b"", 1)
-    assert (lost, [len(some) // 8 for some in found]) == (5, [2, 1, 0])
-
-
-@given(data=st.binary(max_size=400), start=st.integers(0, 50), at=st.integers(-1, 40))
-def test_both_split_anything_alike(data: bytes, start: int, at: int) -> None:
-    arguments = (data, start, len(data), at, struct.pack("=Q", 7), struct.pack("=I", 0), 1)
-    assert native().split(*arguments) == pure.split(*arguments)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [(b"", -1, 0, 8, b"", b"", 1), (b"", 0, 0, 8, bytes(8), b"", 1), (b"", 0, 0, 8, b"", b"", -1)],
-)
-def test_what_makes_no_sense_is_refused(core: ModuleType, arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(ValueError, match="every id have a kind"):
-        core.split(*arguments)
-
-
-SPANS = st.lists(st.tuples(st.integers(-5, 60), st.integers(-5, 60)), max_size=8)
-
-
-def outcome(function: Any, *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except (IndexError, ValueError) as error:
-        return type(error)
-
-
-@given(data=st.binary(max_size=60), spans=SPANS, room=st.integers(-1, 1))
-def test_both_join_alike_and_nothing_outside(
-    data: bytes, spans: list[tuple[int, int]], room: int
-) -> None:
-    places = array("q", [at for at, _ in spans])
-    lengths = array("q", [length for _, length in spans])
-    fits = all(at >= 0 and n >= 0 and at + n <= len(data) for at, n in spans)
-    size = max(0, sum(lengths) + room) if fits else 8
-
-    def joined(core: Any) -> bytes:
-        out = bytearray(size)
-        core.join(data, places, lengths, out)
-        return bytes(out)
-
-    theirs = outcome(joined, pure)
-    assert outcome(joined, native()) == theirs
-    if not fits:
-        assert theirs is IndexError
-    elif size != sum(lengths):
-        assert theirs is ValueError
-    else:
-        assert theirs == b"".join(data[at : at + n] for at, n in spans)
-
-
-@given(data=st.binary(max_size=60), spans=SPANS)
-def test_both_read_text_alike_and_nothing_outside(
-    data: bytes, spans: list[tuple[int, int]]
-) -> None:
-    places = array("q", [at for at, _ in spans])
-    lengths = array("q", [length for _, length in spans])
-    theirs = outcome(pure.texts, data, places, lengths)
-    assert outcome(native().texts, data, places, lengths) == theirs
-    fits = all(at >= 0 and n >= 0 and at + n <= len(data) for at, n in spans)
-    assert (theirs is IndexError) == (not fits)
-
-
-@given(
-    data=st.binary(max_size=60),
-    places=st.lists(st.integers(-5, 60), max_size=8),
-    fields=st.lists(st.tuples(st.integers(-2, 60), st.integers(0, 10)), max_size=4),
-    room=st.sampled_from([0, 0, 0, 1]),
-)
-def test_both_gather_alike_and_nothing_outside(
-    data: bytes, places: list[int], fields: list[tuple[int, int]], room: int
-) -> None:
-    wanted = b"".join(struct.pack("=ii", *one) for one in fields)
-
-    def gathered(core: Any) -> list[bytes]:
-        columns = tuple(bytearray(width * len(places) + room) for _, width in fields)
-        core.gather(data, array("q", places), wanted, columns)
-        return [bytes(one) for one in columns]
-
-    theirs = outcome(gathered, pure)
-    assert outcome(gathered, native()) == theirs
-    if theirs not in (IndexError, ValueError):
-        assert theirs == [
-            b"".join(data[at + offset : at + offset + width] for at in places)
-            for offset, width in fields
-        ]
-
-
-# --- samples ------------------------------------------------------------------------------------
 
 COMMON = (
     Sample.IP, Sample.TID, Sample.TIME, Sample.ADDR, Sample.ID, Sample.STREAM_ID, Sample.CPU,
@@ -320,10 +199,8 @@ def test_whatever_a_sample_holds_it_is_read_or_counted(
 def test_few_texts_are_numbered() -> None:
     import numpy as np
 
-    column = codes_to_text("comm", np.array([2, 0, 2]), ["a", "", "ccc"])
-    assert rows(Table(Kind("x", Attr(), [], ""), np.zeros(3, "i8"), [column]), "comm") == [
-        "ccc", "a", "ccc",
-    ]  # fmt: skip
+    column = Texts(["a", "", "ccc"]).column("comm", np.array([2, 0, 2]))
+    assert cells(column) == ["ccc", "a", "ccc"]
 
 
 def test_many_samples_are_read_like_few() -> None:
@@ -332,6 +209,10 @@ def test_many_samples_are_read_like_few() -> None:
     table = table_of(data, event.attr, FORMAT)
     assert rows(table, "time") == list(range(40_000))
     assert rows(table, "addr") == [2**64 - 1] * 40_000
+    batches = list(table.batches())
+    assert len(batches) > 1
+    for at, whole in enumerate(table.columns):
+        assert [one for batch in batches for one in cells(batch[at])] == cells(whole)
 
 
 def test_one_sample_that_is_shorter_than_the_others_leaves_them_as_they_are() -> None:
@@ -341,3 +222,21 @@ def test_one_sample_that_is_shorter_than_the_others_leaves_them_as_they_are() ->
     table = table_of(data, event.attr, FORMAT)
     assert (rows(table, "time"), table.malformed) == ([1, 3], 1)
     assert rows(table, "name") == ["name", "name"]
+
+
+def test_a_batch_of_no_rows_has_the_same_types() -> None:
+    event = Assembler(sample_type=PLAIN | Sample.RAW | Sample.CALLCHAIN)
+    table = table_of(event.sample(1, raw=tracepoint()), event.attr, FORMAT)
+    for none, some in zip(table.rows(slice(0)).columns, table.columns, strict=True):
+        assert (none.name, none.form, none.values.dtype) == (
+            some.name,
+            some.form,
+            some.values.dtype,
+        )
+
+
+def test_more_fields_than_any_tracepoint_has_are_not_all_read() -> None:
+    lines = [f"\tfield:u8 f{n};\toffset:{n};\tsize:1;\tsigned:0;" for n in range(2000)]
+    event = Assembler(sample_type=PLAIN | Sample.RAW)
+    table = table_of(event.sample(1, raw=bytes(2000)), event.attr, "\n".join(lines))
+    assert rows(table, "f959") == [0] and table.get("f960") is None

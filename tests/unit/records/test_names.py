@@ -53,5 +53,5 @@ def test_a_thread_is_not_called_what_it_is_called_only_after_its_last_sample() -
         return memoryview(bytes(8) + struct.pack("=II8s", 7, 7, name))
 
     tasks = Tasks([(Record.COMM, comm(b"sh"), 10), (Record.COMM, comm(b"rm"), 30)])
-    codes, names = tasks.codes(np.array([7, 7], "i4"), np.array([12, 20], "i8"))
-    assert [names[one] for one in codes] == ["sh", "sh"]
+    column = tasks.column("comm", np.array([7, 7, 8], "i4"), np.array([12, 20, 20], "i8"))
+    assert texts(column) == ["sh", "sh", ":8"]
