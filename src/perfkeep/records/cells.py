@@ -84,18 +84,25 @@ class View:
         records.decode(self.data, _q(at), plan.parts, plan.fields, starts, counts, fits, fields)
         return Read(list(fields), starts, counts, fits)
 
-    def join(self, at: Ints, lengths: Ints, type: str = "u1") -> Ints:
-        """What lies at these places, one behind the other, as numbers of this numpy type."""
-        out = np.empty(int(lengths.sum()) // int(type[1]), type)
+    def join(self, at: Ints, lengths: Ints, total: int, type: str = "u1") -> Ints:
+        """What lies at these places, one behind the other, as numbers of this numpy type.
+
+        Args:
+            total: the sum of the lengths, in bytes.
+        """
+        out = np.empty(total // int(type[1]), type)
         records.join(self.data, _q(at), _q(lengths), out)
         return out
 
-    def lists(self, name: str, at: Ints, counts: Ints) -> Column:
-        """So many words at each of these places."""
-        return Column(name, "ints", self.join(at, counts * 8, "u8"), behind(counts))
+    def lists(self, name: str, at: Ints, counts: Ints, type: str = "u8") -> Column:
+        """So many numbers of this type at each of these places."""
+        offsets, width = behind(counts), int(type[1])
+        flat = self.join(at, counts * width, int(offsets[-1]) * width, type)
+        return Column(name, "ints", flat, offsets)
 
     def blobs(self, name: str, at: Ints, lengths: Ints) -> Column:
-        return Column(name, "bytes", self.join(at, lengths), behind(lengths))
+        offsets = behind(lengths)
+        return Column(name, "bytes", self.join(at, lengths, int(offsets[-1])), offsets)
 
 
 def _q(numbers: Ints) -> Ints:
@@ -104,7 +111,8 @@ def _q(numbers: Ints) -> Ints:
 
 def behind(lengths: Ints) -> Ints:
     """Offsets of lists of these lengths."""
-    offsets = np.zeros(len(lengths) + 1, "i8")
+    offsets = np.empty(len(lengths) + 1, "i8")
+    offsets[0] = 0
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 

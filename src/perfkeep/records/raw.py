@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfkeep.records.cells import Column, Ints, View, behind, text_column
+from perfkeep.records.cells import Column, Ints, View, text_column
 from perfkeep.records.tracepoint import Field
 
 #: Columns of every table that has them, before a tracepoint's own.
@@ -52,8 +52,6 @@ def field_column(view: View, one: Field, begin: Ints, sizes: Ints, number: Ints 
     if one.form == "text":
         return text_column(name, view.data, at, lengths)
     if one.form == "ints":
-        counts = lengths // one.width
-        flat = view.join(at, counts * one.width, f"{'i' if one.signed else 'u'}{one.width}")
-        return Column(name, "ints", flat, behind(counts))
-    flat = view.join(at, lengths)
-    return Column(name, "bytes", flat, behind(lengths))
+        type = f"{'i' if one.signed else 'u'}{one.width}"
+        return view.lists(name, at, lengths // one.width, type)
+    return view.blobs(name, at, lengths)
