@@ -46,6 +46,7 @@ class _Context:
 
     def __init__(self, file: PerfData, others: Ints) -> None:
         self._file, self._others = file, others
+        self._last_host: Column | None = None
 
     def others(self) -> Iterator[tuple[int, memoryview]]:
         """(type, bytes) of the records that are no samples."""
@@ -77,13 +78,29 @@ class _Context:
         _, _, wall, clock = _CLOCK.unpack_from(section)
         return int(wall) - int(clock)
 
+    @cached_property
+    def _host_name(self) -> bytes:
+        try:
+            return (self._file.text(Feature.HOSTNAME) or "").encode(errors="replace")
+        except DataError:  # behind what is needed to read the samples
+            return b""
+
+    def _host(self, rows: int) -> Column:
+        # All batches but the last are of one size.
+        if self._last_host is None or len(self._last_host) != rows:
+            name = self._host_name
+            offsets = np.arange(rows + 1, dtype="i8") * len(name)
+            self._last_host = Column("host", "text", np.frombuffer(name * rows, "u1"), offsets)
+        return self._last_host
+
     def beside(self, columns: list[Column]) -> list[Column]:
-        """These columns, with the name of the thread and wall clock."""
+        """These columns, with the name of the thread, the host and wall clock."""
         known = {one.name: one.values for one in columns}
         tid, time = known.get("tid"), known.get("time")
         context = []
         if tid is not None:
             context.append(self.tasks.column("comm", tid, time))
+        context.append(self._host(len(columns[0])))
         if time is not None and self.wall_offset_ns is not None:
             context.append(Column("wall", "int", time + np.int64(self.wall_offset_ns)))
         at = next((at for at, one in enumerate(columns) if one.name == "misc"), 0)

@@ -24,13 +24,14 @@ Ints = NDArray[Any]
 #: What `-F` takes: perf's names.
 FIELDS = (
     "comm", "tid", "pid", "time", "cpu", "event", "trace", "ip", "sym", "dso", "addr", "symoff",
-    "period", "weight", "phys_addr",
+    "period", "weight", "phys_addr", "srcline",
 )  # fmt: skip
-_PLACES = frozenset(("ip", "sym", "symoff", "dso"))
+_USUAL_PLACES = frozenset(("ip", "sym", "symoff", "dso"))
+_PLACES = _USUAL_PLACES | {"srcline"}
 _TRACEPOINT = frozenset(("comm", "tid", "cpu", "time", "event", "trace"))
-_OTHER = frozenset(("comm", "tid", "cpu", "time", "event", "period")) | _PLACES
+_OTHER = frozenset(("comm", "tid", "cpu", "time", "event", "period")) | _USUAL_PLACES
 #: Of what a field is, where it is not called the same.
-_COLUMNS = {"sym": "ip", "dso": "ip", "symoff": "ip", "event": None, "trace": None}
+_COLUMNS = {"sym": "ip", "dso": "ip", "symoff": "ip", "srcline": "ip", "event": None, "trace": None}
 _FAULTS = (Software.PAGE_FAULTS, Software.PAGE_FAULTS_MIN, Software.PAGE_FAULTS_MAJ)
 #: So many frames are remembered as text.
 _REMEMBERED = 1 << 18
@@ -111,10 +112,10 @@ class _Lines:
         usual = _TRACEPOINT if self.tracepoint else _OTHER
         # As perf does it: what is named, even by a plus sign, is all of a tracepoint.
         if self.tracepoint and self.chains and wanted.fields is None:
-            usual |= _PLACES
+            usual |= _USUAL_PLACES
         asked = parse_fields(wanted.fields, usual)
         if asked & _PLACES and "ip" not in asked:
-            raise UsageError("sym, symoff and dso are shown behind ip; name that as well")
+            raise UsageError("sym, symoff, dso and srcline are shown behind ip; name that as well")
         self.missing = {one for one in asked if not self._has(one)}
         self.fields = asked - self.missing
         self.printer = data.printer(name) if "trace" in self.fields else None
@@ -216,6 +217,8 @@ class _Lines:
             shown = place.in_file if of_chain else address
             found = f"{shown:16x}{self._named(place)}"
             found = f"\t{found}\n" if of_chain else found
+            if "srcline" in self.fields and place.line:
+                found += f"  {_plain(place.line)}\n" if of_chain else f"\n  {_plain(place.line)}"
             if len(self.places) >= _REMEMBERED:
                 self.places.clear()
             self.places[key] = found
@@ -248,6 +251,8 @@ def lines(data: Data, wanted: Wanted) -> Iterator[str]:
     makers = [_Lines(data, name, table, wanted, width) for name, table, _ in some]
     if makers and wanted.fields is not None:
         missing = frozenset.intersection(*(frozenset(one.missing) for one in makers))
+        # What is shown anyway is left out where there is none.
+        missing &= {one.strip().lstrip("+") for one in wanted.fields.split(",")}
         if missing:
             raise UsageError(f"no event recorded {', '.join(sorted(missing))}")
     return in_order([one for _, one, _ in some], [rows for *_, rows in some], makers)
@@ -291,7 +296,13 @@ def _nowhere(_: int, address: int) -> Place:
 
 
 def _frame(address: int, place: Place) -> dict[str, Any]:
-    return {"ip": address, "sym": place.name, "offset": place.offset, "dso": place.file}
+    found: dict[str, Any] = {
+        "ip": address,
+        "sym": place.name,
+        "offset": place.offset,
+        "dso": place.file,
+    }
+    return found | {"line": place.line} if place.line else found
 
 
 def _jsonable(some: list[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from perfkeep.analysis.symbolize import CONTEXTS, Function, Symbolizer
 from perfkeep.errors import UsageError
+from perfkeep.records.cells import behind
 from perfkeep.records.columns import Table
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Stacks(NamedTuple):
 
 def frames(table: Table, symbolizer: Symbolizer) -> tuple[Ints, Ints, list[Function]]:
     """(offsets, codes, functions): row i has the frames `codes[offsets[i]:offsets[i + 1]]`, the
-    innermost first; just its own address where the event records no call chain.
+    innermost first, and of functions that were compiled into others as well; just its own address
+    where the event records no call chain.
 
     Raises:
         UsageError: it records neither.
@@ -64,13 +66,13 @@ def frames(table: Table, symbolizer: Symbolizer) -> tuple[Ints, Ints, list[Funct
     spaces = symbolizer.mappings.of(table)
     if chain is None or chain.offsets is None:
         assert ip is not None
-        codes, functions = symbolizer.functions(spaces, ip.values)
-        return np.arange(len(table) + 1), codes, functions
+        lengths, codes, functions = symbolizer.frames(spaces, ip.values)
+        return behind(lengths), codes, functions
     spaces = np.repeat(spaces, np.diff(chain.offsets))
     real = chain.values < np.uint64(CONTEXTS)
-    codes, functions = symbolizer.functions(spaces[real], chain.values[real])
+    lengths, codes, functions = symbolizer.frames(spaces[real], chain.values[real])
     kept = np.append(0, np.cumsum(real))
-    return kept[chain.offsets], codes, functions
+    return behind(lengths)[kept[chain.offsets]], codes, functions
 
 
 def stacks(

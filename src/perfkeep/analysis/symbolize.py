@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from perfkeep.analysis.mappings import Mapping, Mappings
 from perfkeep.errors import DataError
 from perfkeep.symbols import perf_map, vdso
+from perfkeep.symbols.demangle import demangle
 from perfkeep.symbols.elf import Image, image
 from perfkeep.symbols.table import SymbolTable
 
@@ -48,12 +49,14 @@ class Place(NamedTuple):
         offset: from where it begins.
         file: that it is in; "" where nobody knows.
         in_file: the offset in the file; of the kernel the address itself.
+        line: of source code, "x.c:17"; "" where nobody knows.
     """
 
     name: str
     offset: int
     file: str
     in_file: int
+    line: str = ""
 
 
 class Symbolizer:
@@ -81,23 +84,42 @@ class Symbolizer:
         Args:
             spaces: numbers of address spaces by Mappings.at, as long as `addresses`.
         """
+        lengths, codes, functions = self.frames(spaces, addresses)
+        return codes[np.cumsum(lengths) - 1], functions
+
+    def frames(self, spaces: Ints, addresses: Ints) -> tuple[Ints, Ints, list[Function]]:
+        """(lengths, codes, functions): for each address the numbers of its functions, more than one
+        where some were compiled into others: the innermost first.
+
+        Args:
+            spaces: numbers of address spaces by Mappings.at, as long as `addresses`.
+        """
         of_kernel = addresses >= np.uint64(KERNEL)
         # One number for both: many samples have few different frames.
         keys = addresses ^ (np.where(of_kernel, 0, spaces).astype("u8") << np.uint64(40))
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         some_spaces, some = spaces[first], addresses[first]
-        found: list[Function | None] = [None] * len(some)
+        found: list[list[Function]] = [[] for _ in some]
         kernel = np.nonzero(of_kernel[first])[0]
         self._name_kernel(some, kernel, found)
         user = np.nonzero(~of_kernel[first])[0]
         for space in np.unique(some_spaces[user]).tolist():
             self._name_process(space, some, user[some_spaces[user] == space], found)
         numbers: dict[Function, int] = {}
-        codes = np.empty(len(some), "i8")
-        for at, function in enumerate(found):
-            one = function or Function(f"{int(some[at]):#x}", "")
-            codes[at] = numbers.setdefault(one, len(numbers))
-        return codes[inverse], list(numbers)
+        codes = [
+            [
+                numbers.setdefault(one, len(numbers))
+                for one in functions or [Function(f"{int(some[at]):#x}", "")]
+            ]
+            for at, functions in enumerate(found)
+        ]
+        sizes = np.array([len(one) for one in codes], "i8")
+        flat = np.array([code for one in codes for code in one], "i8")
+        lengths = sizes[inverse]
+        # Of each address where its own codes begin, and then one after the other.
+        begins = (np.cumsum(sizes) - sizes)[inverse]
+        within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return lengths, flat[np.repeat(begins, lengths) + within], list(numbers)
 
     def place(self, space: int, address: int) -> Place:
         """Of one address in an address space; see Mappings.at."""
@@ -117,7 +139,11 @@ class Symbolizer:
         offset = address - mapping.start + mapping.offset
         known = self._image(self.mappings.spaces[space].pid, mapping)
         own = known.addresses(np.array([offset], "u8")) if known else one
-        return self._within(known.symbols if known else None, own, mapping.path, offset)
+        found = self._within(known.symbols if known else None, own, mapping.path, offset)
+        lines = known.lines.at(int(own[0])) if known and known.lines else []
+        if not lines or not lines[0].line:
+            return found
+        return found._replace(line=f"{os.path.basename(lines[0].file)}:{lines[0].line}")
 
     @staticmethod
     def _within(symbols: SymbolTable | None, own: Ints, file: str, in_file: int) -> Place:
@@ -126,20 +152,20 @@ class Symbolizer:
             return Place("", 0, file, in_file)
         return Place(symbols.name(index), int(own[0] - symbols.starts[index]), file, in_file)
 
-    def _name_kernel(self, some: Ints, which: Ints, found: list[Function | None]) -> None:
+    def _name_kernel(self, some: Ints, which: Ints, found: list[list[Function]]) -> None:
         names = self.kernel.names_of(some[which]) if self.kernel else [None] * len(which)
         for at, name in zip(which.tolist(), names, strict=True):
-            found[at] = Function(name or f"{int(some[at]):#x}", "[kernel]")
+            found[at] = [Function(name or f"{int(some[at]):#x}", "[kernel]")]
 
     def _name_process(
-        self, space: int, some: Ints, which: Ints, found: list[Function | None]
+        self, space: int, some: Ints, which: Ints, found: list[list[Function]]
     ) -> None:
         pid, mappings = self.mappings.spaces[space]
         addresses = some[which]
         made = self._made(pid)
         if made is not None:
             for row, name in zip(which.tolist(), made.names_of(addresses), strict=True):
-                found[row] = Function(name, perf_map.path_of(pid)) if name else None
+                found[row] = [Function(name, perf_map.path_of(pid))] if name else []
         if not mappings:
             return
         starts = np.array([one.start for one in mappings], "u8")
@@ -147,13 +173,26 @@ class Symbolizer:
         for index in np.unique(at[at >= 0]).tolist():
             mapping = mappings[index]
             inside = (at == index) & (addresses < np.uint64(mapping.end))
-            rows, names = which[inside], self._names(pid, mapping, addresses[inside])
-            for row, name in zip(rows.tolist(), names, strict=True):
-                if found[row] is not None and mapping.path.startswith(_ANONYMOUS):
-                    continue
-                place = f"{int(some[row]) - mapping.start + mapping.offset:#x}"
-                file = os.path.basename(mapping.path)
-                found[row] = Function(name or f"{file}+{place}", mapping.path)
+            self._name_mapping(pid, mapping, some, which[inside], found)
+
+    def _name_mapping(
+        self, pid: int, mapping: Mapping, some: Ints, which: Ints, found: list[list[Function]]
+    ) -> None:
+        known = self._image(pid, mapping)
+        offsets = some[which] - np.uint64(mapping.start) + np.uint64(mapping.offset)
+        own = known.addresses(offsets) if known else offsets
+        names = known.symbols.names_of(own) if known else [None] * len(which)
+        for row, name, offset, address in zip(
+            which.tolist(), names, offsets.tolist(), own.tolist(), strict=True
+        ):
+            if found[row] and mapping.path.startswith(_ANONYMOUS):
+                continue
+            inlined = known.lines.at(address)[:-1] if known and known.lines else []
+            shown = name or f"{os.path.basename(mapping.path)}+{offset:#x}"
+            found[row] = [
+                *(Function(demangle(one.function), mapping.path) for one in inlined),
+                Function(shown, mapping.path),
+            ]
 
     def _made(self, pid: int) -> SymbolTable | None:
         """What a just-in-time compiler in that process told of its code. Only if the kernel is the
@@ -162,13 +201,6 @@ class Symbolizer:
         if pid not in self._maps:
             self._maps[pid] = perf_map.of_process(pid) if self.kernel and pid > 0 else None
         return self._maps[pid]
-
-    def _names(self, pid: int, mapping: Mapping, addresses: Ints) -> list[str | None]:
-        known = self._image(pid, mapping)
-        if known is None:
-            return [None] * len(addresses)
-        offsets = addresses - np.uint64(mapping.start) + np.uint64(mapping.offset)
-        return known.symbols.names_of(known.addresses(offsets))
 
     def _image(self, pid: int, mapping: Mapping) -> Image | None:
         """None: it is not there, is no ELF file, or another build."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PAIR = struct.Struct("=II")
 #: Columns that are no fields of an instant: its track and its time say them, or nobody can use them.
 _CONTEXT = {
+    "host",
     "time", "cpu", "pid", "tid", "comm", "wall", "misc", "id", "stream_id", "callchain", "ip",
     "period", "raw", "user_stack", "user_regs", "user_abi", "intr_regs", "intr_abi", "aux",
 }  # fmt: skip

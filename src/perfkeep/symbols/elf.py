@@ -12,6 +12,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +20,7 @@ from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 
 from perfkeep.errors import DataError
+from perfkeep.symbols.lines import Lines, lines
 from perfkeep.symbols.table import SymbolTable
 
 Ints = NDArray[Any]
@@ -50,10 +52,14 @@ class Image:
         symbols: by the file's own addresses.
     """
 
-    def __init__(self, file: BinaryIO, debug: BinaryIO | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, debug: BinaryIO | None = None, path: str = "", build_id: str = ""
+    ) -> None:
         """
         Args:
             debug: the file that its symbols were moved to.
+            path: of the one of the two that would have the DWARF; "": it is not read.
+            build_id: in hex; "": it has none.
 
         Raises:
             DataError: no ELF file, or a broken one.
@@ -65,7 +71,11 @@ class Image:
                 for part in elf.iter_segments()
                 if part["p_type"] == "PT_LOAD"
             ]
-            more = _tables(_checked(debug)) if debug else ()
+            other = _checked(debug) if debug else elf
+            more = _tables(other) if debug else ()
+            has_dwarf = other.get_section_by_name(".debug_info") is not None
+            self._dwarf = path if has_dwarf else ""
+            self._build_id = build_id
             self.symbols = _symbols([*_tables(elf), *more], _ends(elf))
         except Exception as error:  # of a damaged file pyelftools raises whatever comes up
             raise DataError(f"this is no ELF file that can be read: {error}", 0) from error
@@ -77,6 +87,19 @@ class Image:
             inside = (offsets >= offset) & (offsets < offset + size)
             found[inside] = offsets[inside].astype("u8") + np.uint64((address - offset) % 2**64)
         return found
+
+    @cached_property
+    def lines(self) -> Lines | None:
+        """None: nobody knows."""
+        base = min((address for _, _, address in self._segments), default=0)
+        if not self._dwarf:
+            return None
+        try:
+            with _plain(self._dwarf) as file:
+                # Whatever has taken its place since: this is a plain file, and it is waited for nobody.
+                return lines(f"/proc/self/fd/{file.fileno()}", base, self._build_id)
+        except OSError:
+            return None
 
 
 def _checked(file: BinaryIO) -> ELFFile:
@@ -164,13 +187,14 @@ def image(path: str, build_id: str = "") -> Image:
     if build_id and (there is None or there.hex() != build_id):
         raise DataError(f"{path} is another build than the one that ran", 0)
     with _plain(path) as file:
-        debug = debug_file(there.hex()) if there else ""
+        build_id = there.hex() if there else ""
+        debug = debug_file(build_id) if there else ""
         if not debug or not os.path.exists(debug):
             debug = _linked(path, file)
         if debug:
             with _plain(debug) as more:
-                return Image(file, more)
-        return Image(file)
+                return Image(file, more, debug, build_id)
+        return Image(file, None, path, build_id)
 
 
 def _plain(path: str) -> BinaryIO:

@@ -195,3 +195,9 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.data").touch(0o600)
     with pytest.raises(DataError, match="perf"):
         read(str(tmp_path / "x.data"))
+
+
+def test_every_row_says_which_host_it_is_of(file: str) -> None:
+    table = read(file).to_arrow("cpu-clock")
+    assert isinstance(table, ArrowTable)
+    assert [row["host"] for row in table.to_pylist()] == ["here"] * 3
