@@ -20,6 +20,8 @@ from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 
 from perfkeep.errors import DataError
+from perfkeep.symbols.build_id import of_file
+from perfkeep.symbols.debuginfod import fetch
 from perfkeep.symbols.lines import Lines, lines
 from perfkeep.symbols.table import SymbolTable
 
@@ -40,6 +42,7 @@ _NO_TYPE = 0
 _RANKS = np.array([1, 2, 0, *[1] * 13], "u1")
 # SHF_EXECINSTR
 _CODE_FLAG = 4
+_DWARF = ".debug_info"
 _MOST_PARTS = 1 << 16
 #: Where distributions put debug files.
 DEBUG = "/usr/lib/debug"
@@ -73,7 +76,7 @@ class Image:
             ]
             other = _checked(debug) if debug else elf
             more = _tables(other) if debug else ()
-            has_dwarf = other.get_section_by_name(".debug_info") is not None
+            has_dwarf = other.get_section_by_name(_DWARF) is not None
             self._dwarf = path if has_dwarf else ""
             self._build_id = build_id
             self.symbols = _symbols([*_tables(elf), *more], _ends(elf))
@@ -181,20 +184,31 @@ def image(path: str, build_id: str = "") -> Image:
         DataError: no ELF file, a broken one, or another build than the one that is meant.
         OSError: it cannot be read.
     """
-    from perfkeep.symbols.build_id import of_file
-
     there = of_file(os.fsencode(path))
     if build_id and (there is None or there.hex() != build_id):
-        raise DataError(f"{path} is another build than the one that ran", 0)
+        # It was replaced since, or is not here.
+        fetched = fetch("executable", build_id)
+        if not fetched:
+            raise DataError(f"{path} is another build than the one that ran", 0)
+        path = fetched
+    build_id = build_id or (there.hex() if there else "")
     with _plain(path) as file:
-        build_id = there.hex() if there else ""
-        debug = debug_file(build_id) if there else ""
+        debug = debug_file(build_id) if build_id else ""
         if not debug or not os.path.exists(debug):
             debug = _linked(path, file)
+        if not debug and build_id and not _has_dwarf(file):
+            debug = fetch("debuginfo", build_id)
         if debug:
             with _plain(debug) as more:
                 return Image(file, more, debug, build_id)
         return Image(file, None, path, build_id)
+
+
+def _has_dwarf(file: BinaryIO) -> bool:
+    try:
+        return _checked(file).get_section_by_name(_DWARF) is not None
+    except Exception:  # of a damaged file pyelftools raises whatever comes up
+        return False
 
 
 def _plain(path: str) -> BinaryIO:
