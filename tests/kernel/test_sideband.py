@@ -154,23 +154,43 @@ def test_who_lives_is_not_looked_for_in_proc_again(
 
 
 JIT = """
-import ctypes, mmap, os, sys, time
 code = bytes.fromhex("b800000010ffc875fcc3")  # mov eax, 0x10000000; loop: dec eax; jnz loop; ret
 memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 memory.write(code)
 address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-with open(f"/tmp/perf-{os.getpid()}.map", "w") as out:
-    out.write(f"{address:x} {len(code):x} made_at_run_time\\n")
+tell(address)
 ctypes.CFUNCTYPE(None)(address)()
+"""
+_MAP = """import ctypes, mmap, os, sys
+def tell(address):
+    with open(f"/tmp/perf-{os.getpid()}.map", "w") as out:
+        out.write(f"{address:x} {len(code):x} made_at_run_time\\n")
+"""
+# As node --perf-prof, Java's agents and CPython's -X perf_jit do it: the file is mapped.
+_DUMP = """import ctypes, mmap, os, struct, sys
+def tell(address):
+    pid, name = os.getpid(), b"made_at_run_time\\0"
+    path = f"{sys.argv[1]}/jit-{pid}.dump"
+    with open(path, "w+b") as out:
+        out.write(struct.pack("=IIIIIIQQ", 0x4A695444, 1, 40, 62, 0, pid, 0, 0))
+        body = struct.pack("=IIQQQQ", pid, pid, address, address, len(code), 0) + name + code
+        out.write(struct.pack("=IIQ", 0, 16 + len(body), 0) + body)
+        out.flush()
+        global marker
+        marker = mmap.mmap(out.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC)
 """
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the code that it makes is x86_64's")
-def test_code_that_was_made_at_run_time_has_the_name_that_its_compiler_gave(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tell", [_MAP, _DUMP], ids=["perf map", "jitdump"])
+def test_code_that_was_made_at_run_time_has_the_name_that_its_compiler_gave(
+    tell: str, tmp_path: Path
+) -> None:
     recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="1M")
-    with subprocess.Popen([sys.executable, "-c", JIT]) as process:
+    with subprocess.Popen([sys.executable, "-c", tell + JIT, str(tmp_path)]) as process:
         process.wait()
     map = Path(f"/tmp/perf-{process.pid}.map")
+    dump = tmp_path / f"jit-{process.pid}.dump"
     try:
         recording.snapshot(str(tmp_path / "x.data"))
         found = stacks(look(str(tmp_path / "x.data")), "cpu_clock", ["pid"])
@@ -179,9 +199,10 @@ def test_code_that_was_made_at_run_time_has_the_name_that_its_compiler_gave(tmp_
             for ((pid,), chain), count in found.counts.items()
             if pid == process.pid
         }
-        assert names[Function("made_at_run_time", str(map))] > 20
+        file = map if tell == _MAP else dump
+        assert names[Function("made_at_run_time", str(file))] > 20
     finally:
-        map.unlink()
+        map.unlink(missing_ok=True)
 
 
 def test_files_of_a_process_in_its_own_mount_namespace_are_read_there(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perfkeep.analysis.mappings import Mapping, Mappings
 from perfkeep.errors import DataError
-from perfkeep.symbols import perf_map, vdso
+from perfkeep.symbols import jitdump, perf_map, vdso
 from perfkeep.symbols.demangle import demangle
 from perfkeep.symbols.elf import Image, image
 from perfkeep.symbols.table import SymbolTable
@@ -76,7 +76,7 @@ class Symbolizer:
         self.build_ids = build_ids or {}
         self._images: dict[tuple[str, str, bool], Image | None] = {}
         self._roots: dict[int, str] = {}
-        self._maps: dict[int, SymbolTable | None] = {}
+        self._jitted: dict[tuple[int, str], tuple[SymbolTable, str] | None] = {}
 
     def functions(self, spaces: Ints, addresses: Ints) -> tuple[Ints, list[Function]]:
         """For each address the number of its function, and the functions.
@@ -132,9 +132,8 @@ class Symbolizer:
         at = bisect_right([mapping.start for mapping in mappings], address) - 1
         inside = at >= 0 and address < mappings[at].end
         if not inside or mappings[at].path.startswith(_ANONYMOUS):
-            pid = self.mappings.spaces[space].pid
-            made = self._made(pid)
-            return self._within(made, one, perf_map.path_of(pid) if made else "", address)
+            made, file = self._made(space) or (None, "")
+            return self._within(made, one, file, address)
         mapping = mappings[at]
         offset = address - mapping.start + mapping.offset
         known = self._image(self.mappings.spaces[space].pid, mapping)
@@ -162,10 +161,10 @@ class Symbolizer:
     ) -> None:
         pid, mappings = self.mappings.spaces[space]
         addresses = some[which]
-        made = self._made(pid)
-        if made is not None:
-            for row, name in zip(which.tolist(), made.names_of(addresses), strict=True):
-                found[row] = [Function(name, perf_map.path_of(pid))] if name else []
+        if made := self._made(space):
+            symbols, file = made
+            for row, name in zip(which.tolist(), symbols.names_of(addresses), strict=True):
+                found[row] = [Function(name, file)] if name else []
         if not mappings:
             return
         starts = np.array([one.start for one in mappings], "u8")
@@ -194,13 +193,20 @@ class Symbolizer:
                 Function(shown, mapping.path),
             ]
 
-    def _made(self, pid: int) -> SymbolTable | None:
-        """What a just-in-time compiler in that process told of its code. Only if the kernel is the
-        one of the recording: after another boot the number is that of another process.
+    def _made(self, space: int) -> tuple[SymbolTable, str] | None:
+        """What a just-in-time compiler in that process told of its code, and in which file. Only if
+        the kernel is the one of the recording: after another boot the number is that of another
+        process.
         """
-        if pid not in self._maps:
-            self._maps[pid] = perf_map.of_process(pid) if self.kernel and pid > 0 else None
-        return self._maps[pid]
+        pid, mappings = self.mappings.spaces[space]
+        if not self.kernel or pid <= 0:
+            return None
+        dump = next((one.path for one in mappings if jitdump.pid_in(one.path) is not None), "")
+        if (pid, dump) not in self._jitted:
+            made = jitdump.read(self._root(pid) + dump, pid) if dump else perf_map.of_process(pid)
+            known = None if made is None else (made, dump or perf_map.path_of(pid))
+            self._jitted[pid, dump] = known
+        return self._jitted[pid, dump]
 
     def _image(self, pid: int, mapping: Mapping) -> Image | None:
         """None: it is not there, is no ELF file, or another build."""

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from contextlib import suppress
+from typing import BinaryIO
 
 import numpy as np
 
@@ -23,6 +24,14 @@ def parse(text: bytes) -> SymbolTable:
     for line in _LINE.finditer(text):
         start, size, name = line.groups()
         found[int(start, 16)] = int(size, 16), name
+    return table(found)
+
+
+def table(found: dict[int, tuple[int, bytes]]) -> SymbolTable:
+    """
+    Args:
+        found: by where it begins, how large each function is and what it is called.
+    """
     names, places, at = [], [], 0
     for _, name in found.values():
         names.append(name)
@@ -45,30 +54,42 @@ def of_process(pid: int) -> SymbolTable | None:
 
     A process in a container writes it there, under the pid that it has there.
     """
-    trusted = {0, os.geteuid()}
     places = [path_of(pid)]
     with suppress(OSError, ValueError, StopIteration):
-        trusted.add(os.stat(f"/proc/{pid}").st_uid)
         with open(f"/proc/{pid}/status") as file:
             line = next(line for line in file if line.startswith("NSpid:"))
         places.insert(0, f"/proc/{pid}/root{path_of(int(line.split()[-1]))}")
     for place in places:
         with suppress(OSError):
-            return parse(_read(place, trusted))
+            return parse(_read(place, pid))
     return None
 
 
-def _read(path: str, trusted: set[int]) -> bytes:
+def _read(path: str, pid: int) -> bytes:
     """
     Raises:
         OSError: it is not there, no plain file, of somebody else, or too large.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with open(os.open(path, flags), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in trusted:
-            raise PermissionError(path)
+    with trusted_file(path, pid) as file:
         text = file.read(_MOST + 1)
     if len(text) > _MOST:
         raise OSError(path)
     return text
+
+
+def trusted_file(path: str, pid: int) -> BinaryIO:
+    """What a process wrote of itself: its user's, ours or root's.
+
+    Raises:
+        OSError: it is not there, no plain file, or of somebody else.
+    """
+    trusted = {0, os.geteuid()}
+    with suppress(OSError):
+        trusted.add(os.stat(f"/proc/{pid}").st_uid)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.fdopen(os.open(path, flags), "rb")
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in trusted:
+        file.close()
+        raise PermissionError(path)
+    return file
