@@ -265,7 +265,7 @@ def objects(data: Data, wanted: Wanted) -> Iterator[str]:
     return in_order([one for _, one, _ in some], [rows for *_, rows in some], makers)
 
 
-_CONTEXT = ("time", "cpu", "pid", "tid", "comm")
+_CONTEXT = ("time", "cpu", "pid", "tid", "comm", "host")
 
 
 def _objects(data: Data, name: str, table: Table, rows: Ints) -> list[str]:

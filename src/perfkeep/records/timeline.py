@@ -12,6 +12,8 @@ from perfkeep import records
 
 Ints = NDArray[Any]
 
+_LAST = 2**63 - 1
+
 
 class Timeline:
     """
@@ -21,7 +23,9 @@ class Timeline:
     """
 
     def __init__(self, changes: Sequence[tuple[int, int, int]]) -> None:
-        self._changes = np.array(sorted(changes, key=lambda one: one[:2]), "i8")
+        # A file may say any time.
+        bounded = [(whose, min(ns, _LAST), value) for whose, ns, value in changes]
+        self._changes = np.array(sorted(bounded, key=lambda one: one[:2]), "i8")
 
     def values(self, ids: Ints, times: Ints | None) -> Ints:
         """For each moment the value; -1: nothing is known of that one at all."""

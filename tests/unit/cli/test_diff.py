@@ -10,26 +10,17 @@ pytest.importorskip("numpy")
 
 from perfkeep.abi.perf_event import Sample
 from perfkeep.cli.main import main
-from perfkeep.formats.perf_data import EventDesc, RingCopy, Window, write_snapshot
-from perfkeep.kernel.procfs import Host
-from perfkeep.testing.assembler import PLAIN, Assembler, Ring
+from perfkeep.testing.assembler import PLAIN, Assembler
+from perfkeep.testing.snapshots import MARK, snapshot_of
 
-HOST = Host("here", "6.18.0", "x86_64", 2, 4, "a CPU", "X,1", 1024, 0, b"", [], 5, 6, [])
-MARK = 2**64 - 512
 S = 10**9
 
 
 def written(path: Path, *samples: tuple[int, int]) -> str:
     """(seconds, address) of samples of cpu-clock."""
-    event, ring = Assembler(sample_type=PLAIN | Sample.IP | Sample.CALLCHAIN), Ring(8192)
-    for time, ip in samples:
-        ring.write(event.sample(time * S, ip=ip, callchain=(MARK, ip, 0x99)))
-    data = ring.linear()
-    copy = RingCopy(0, memoryview(data), ring.data_head, ring.data_head, "backward", 8192, 64)
-    with open(path, "wb") as out:
-        desc = EventDesc("cpu-clock", event.attr, {0: [7]}, None)
-        write_snapshot(out, [desc], [copy], HOST, Window(), [])
-    return str(path)
+    event = Assembler(sample_type=PLAIN | Sample.IP | Sample.CALLCHAIN)
+    chains = [event.sample(time * S, ip=ip, callchain=(MARK, ip, 0x99)) for time, ip in samples]
+    return snapshot_of(path, event, chains)
 
 
 @pytest.fixture

@@ -19,12 +19,9 @@ import nanoarrow.ipc
 
 from perfkeep.cli.export import FORMS
 from perfkeep.cli.main import main
-from perfkeep.kernel.procfs import Host
 from perfkeep.testing.browser import Browser
 from perfkeep.testing.requirements import chromium, requires
-
-HOST = Host("here", "6.18.0", "x86_64", 2, 4, "a CPU", "X,1", 1024, 0, b"", [], 5, 6, [])
-MARK = 2**64 - 512
+from perfkeep.testing.snapshots import MARK
 
 
 def exported(file: str, tmp_path: Path, form: str) -> Path:

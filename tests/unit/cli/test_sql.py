@@ -11,26 +11,17 @@ import pytest
 pytest.importorskip("duckdb")
 
 from perfkeep.cli.main import main
-from perfkeep.formats.perf_data import EventDesc, RingCopy, Window, write_snapshot
-from perfkeep.kernel.procfs import Host
-from perfkeep.testing.assembler import Assembler, Ring
-
-HOST = Host("here", "6.18.0", "x86_64", 2, 4, "a CPU", "X,1", 1024, 0, b"", [], 5, 6, [])
+from perfkeep.testing.assembler import Assembler
+from perfkeep.testing.snapshots import snapshot_of
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     """Three samples of cpu-clock, of two threads."""
-    event, ring = Assembler(), Ring(4096)
-    for time, tid in ((10, 1), (20, 2), (30, 2)):
-        ring.write(event.sample(time, tid=tid))
-    data = ring.linear()
-    copy = RingCopy(0, memoryview(data), ring.data_head, ring.data_head, "backward", 4096, 64)
-    path = tmp_path / "x.data"
-    with open(path, "wb") as out:
-        desc = EventDesc("cpu-clock", event.attr, {0: [7]}, None)
-        write_snapshot(out, [desc], [copy], HOST, Window(), [])
-    return str(path)
+    event = Assembler()
+    threads = {10: 1, 20: 2, 30: 2}
+    samples = [event.sample(at, tid=tid) for at, tid in threads.items()]
+    return snapshot_of(tmp_path / "x.data", event, samples)
 
 
 QUERY = "SELECT tid, count(*) AS n FROM cpu_clock GROUP BY 1 ORDER BY 1"

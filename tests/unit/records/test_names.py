@@ -55,3 +55,9 @@ def test_a_thread_is_not_called_what_it_is_called_only_after_its_last_sample() -
     tasks = Tasks([(Record.COMM, comm(b"sh"), 10), (Record.COMM, comm(b"rm"), 30)])
     column = tasks.column("comm", np.array([7, 7, 8], "i4"), np.array([12, 20, 20], "i8"))
     assert texts(column) == ["sh", "sh", ":8"]
+
+
+def test_a_time_that_no_clock_tells_is_later_than_all_others() -> None:
+    comm = memoryview(bytes(8) + struct.pack("=II8s", 7, 7, b"sh"))
+    tasks = Tasks([(Record.COMM, comm, 10), (Record.COMM, comm, 2**64 - 1)])
+    assert texts(tasks.column("comm", np.array([7], "i4"), np.array([12], "i8"))) == ["sh"]

@@ -15,19 +15,7 @@ from perfkeep.abi.records import Record
 from perfkeep.records import pure
 from perfkeep.records.pure_decode import Part
 from perfkeep.testing.assembler import Assembler, record
-
-
-def native() -> ModuleType:
-    try:
-        from perfkeep.records import _walk
-    except ImportError:
-        pytest.skip("the native walk was not built: no C compiler")
-    return _walk
-
-
-@pytest.fixture(params=["pure", "native"])
-def core(request: pytest.FixtureRequest) -> ModuleType:
-    return pure if request.param == "pure" else native()
+from perfkeep.testing.twins import native
 
 
 def test_records_are_split_by_what_wrote_them(core: ModuleType) -> None:

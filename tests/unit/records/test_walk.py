@@ -14,19 +14,7 @@ from perfkeep import records
 from perfkeep.abi.records import Record
 from perfkeep.records import pure
 from perfkeep.testing.assembler import Assembler, Ring, record
-
-
-def native() -> ModuleType:
-    try:
-        from perfkeep.records import _walk
-    except ImportError:
-        pytest.skip("the native walk was not built: no C compiler")
-    return _walk
-
-
-@pytest.fixture(params=["pure", "native"])
-def walker(request: pytest.FixtureRequest) -> ModuleType:
-    return pure if request.param == "pure" else native()
+from perfkeep.testing.twins import native
 
 
 def chain(count: int = 10) -> bytes:
@@ -34,16 +22,16 @@ def chain(count: int = 10) -> bytes:
     return b"".join(event.sample(time) for time in range(count))
 
 
-def test_a_whole_chain_is_walked_to_its_end(walker: ModuleType) -> None:
+def test_a_whole_chain_is_walked_to_its_end(core: ModuleType) -> None:
     data = chain(10)
-    end, count, lost, marks = walker.walk(data, 0, len(data), 4)
+    end, count, lost, marks = core.walk(data, 0, len(data), 4)
     size = len(data) // 10
     assert (end, count, lost, marks) == (len(data), 10, 0, [0, 4 * size, 8 * size])
 
 
-def test_a_record_that_is_cut_off_is_not_counted(walker: ModuleType) -> None:
+def test_a_record_that_is_cut_off_is_not_counted(core: ModuleType) -> None:
     data = chain(3)
-    end, count, _, _ = walker.walk(data[:-8], 0, len(data), 1)
+    end, count, _, _ = core.walk(data[:-8], 0, len(data), 1)
     assert (end, count) == (len(data) // 3 * 2, 2)
 
 
@@ -53,64 +41,64 @@ def test_a_record_that_is_cut_off_is_not_counted(walker: ModuleType) -> None:
     ids=["no type", "no size", "short", "no word", "too long", "perf's own type", "huge type"],
 )
 def test_a_header_that_makes_no_sense_ends_the_chain(
-    walker: ModuleType, kind: int, size: int
+    core: ModuleType, kind: int, size: int
 ) -> None:
     good = chain(2)
     data = good + struct.pack("=IHH", kind, 0, size) + bytes(24)
-    assert walker.walk(data, 0, len(data), 1)[:2] == (len(good), 2)
+    assert core.walk(data, 0, len(data), 1)[:2] == (len(good), 2)
 
 
-def test_lost_records_are_summed_up(walker: ModuleType) -> None:
+def test_lost_records_are_summed_up(core: ModuleType) -> None:
     event = Assembler()
     data = event.lost(3, 1) + event.sample(2) + event.lost(4, 3)
     data += event.other(Record.LOST_SAMPLES, struct.pack("=Q", 5), 4)
-    assert walker.walk(data, 0, len(data), 1)[2] == 12
+    assert core.walk(data, 0, len(data), 1)[2] == 12
 
 
-def test_nothing_is_walked_in_nothing(walker: ModuleType) -> None:
-    assert tuple(walker.walk(b"", 0, 0, 1)) == (0, 0, 0, [])
-    assert walker.first_chained(b"", 0, b"") == 0
+def test_nothing_is_walked_in_nothing(core: ModuleType) -> None:
+    assert tuple(core.walk(b"", 0, 0, 1)) == (0, 0, 0, [])
+    assert core.first_chained(b"", 0, b"") == 0
 
 
 @pytest.mark.parametrize("arguments", [(-1, 8, 1), (0, 8, 0)])
 def test_arguments_without_a_meaning_are_refused(
-    walker: ModuleType, arguments: tuple[int, int, int]
+    core: ModuleType, arguments: tuple[int, int, int]
 ) -> None:
     with pytest.raises(ValueError, match="must be"):
-        walker.walk(bytes(8), *arguments)
+        core.walk(bytes(8), *arguments)
 
 
 @pytest.mark.parametrize("start", [8, 2**63 - 1])
 @pytest.mark.parametrize("end", [-(2**63), -1, 0, 2**63 - 1])
 def test_no_bytes_outside_are_touched_however_far_the_arguments_point(
-    walker: ModuleType, start: int, end: int
+    core: ModuleType, start: int, end: int
 ) -> None:
-    assert tuple(walker.walk(bytes(8), start, end, 1)) == (start, 0, 0, [])
-    assert walker.first_chained(bytes(8), start, b"") == 8
+    assert tuple(core.walk(bytes(8), start, end, 1)) == (start, 0, 0, [])
+    assert core.first_chained(bytes(8), start, b"") == 8
 
 
-def test_the_first_whole_record_of_a_wrapped_forward_ring_is_found(walker: ModuleType) -> None:
+def test_the_first_whole_record_of_a_wrapped_forward_ring_is_found(core: ModuleType) -> None:
     event, ring = Assembler(), Ring(1024, backward=False)
     written = [event.sample(time, ip=time) for time in range(100)]
     for one in written:
         ring.write(one)
     data = ring.linear()
-    first = walker.first_chained(data, 0, struct.pack("=Q", event.id))
+    first = core.first_chained(data, 0, struct.pack("=Q", event.id))
     whole = 1024 // len(written[0])
     assert data[first:] == b"".join(written[-whole:])
 
 
-def test_bytes_inside_a_record_are_not_taken_for_one(walker: ModuleType) -> None:
+def test_bytes_inside_a_record_are_not_taken_for_one(core: ModuleType) -> None:
     # The raw bytes of this sample look like a header whose record ends where it does itself.
     event = Assembler(sample_type=Assembler().sample_type | 1 << 10)
     fake = record(Record.SAMPLE, bytes(16))
     data = event.sample(1, raw=bytes(4) + fake)
-    assert walker.first_chained(data, 8, struct.pack("=Q", event.id)) == len(data)
-    assert walker.first_chained(data, 0, struct.pack("=Q", event.id)) == 0
+    assert core.first_chained(data, 8, struct.pack("=Q", event.id)) == len(data)
+    assert core.first_chained(data, 0, struct.pack("=Q", event.id)) == 0
 
 
-def test_without_any_chain_the_end_is_given(walker: ModuleType) -> None:
-    assert walker.first_chained(b"\xff" * 64, 0, b"") == 64
+def test_without_any_chain_the_end_is_given(core: ModuleType) -> None:
+    assert core.first_chained(b"\xff" * 64, 0, b"") == 64
 
 
 def _both(call: Callable[[ModuleType], object]) -> tuple[object, object]:
