@@ -103,7 +103,8 @@ class Mappings:
             if path.startswith("[kernel.kallsyms]"):
                 self.kernel_text = offset or start
             return
-        new = Mapping(start, start + length, offset, path, build_id)
+        # A file may say any length.
+        new = Mapping(start, min(start + length, 2**64 - 1), offset, path, build_id)
         there = self._of(pid) if pid in self._now else self._begin(pid, 0, [])
         first = bisect_right(there, start, key=_end)
         there[first : bisect_left(there, new.end, first, key=_start)] = [new]

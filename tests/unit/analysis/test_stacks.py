@@ -156,3 +156,9 @@ def test_the_vdso_of_this_kernel_is_named_and_that_of_another_is_not() -> None:
     records = [mmap(5, at, 0x2000, "[vdso]"), sample(5, USER_MARK, at + inside)]
     assert chains(data_of([kernel(), *records])) == {(":5", name): 1}
     assert chains(data_of(records)) == {(":5", f"[vdso]+{inside:#x}"): 1}
+
+
+def test_a_mapping_that_ends_beyond_all_addresses_ends_with_them() -> None:
+    where = (1 << 62) + 5
+    data = data_of([mmap(5, 1 << 62, 2**64 - 1, "/nowhere"), sample(5, where)])
+    assert {chain[1:] for chain in chains(data)} == {("nowhere+0x5",)}
