@@ -135,7 +135,7 @@ class Symbolizer:
             made, file = self._made(space) or (None, "")
             return self._within(made, one, file, address)
         mapping = mappings[at]
-        offset = address - mapping.start + mapping.offset
+        offset = (address - mapping.start + mapping.offset) % 2**64
         known = self._image(self.mappings.spaces[space].pid, mapping)
         own = known.addresses(np.array([offset], "u8")) if known else one
         found = self._within(known.symbols if known else None, own, mapping.path, offset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Sequence
 
@@ -162,3 +163,11 @@ def test_a_mapping_that_ends_beyond_all_addresses_ends_with_them() -> None:
     where = (1 << 62) + 5
     data = data_of([mmap(5, 1 << 62, 2**64 - 1, "/nowhere"), sample(5, where)])
     assert {chain[1:] for chain in chains(data)} == {("nowhere+0x5",)}
+
+
+def test_a_mapping_of_what_no_file_has_has_no_functions() -> None:
+    program = os.path.realpath("/proc/self/exe")
+    data = data_of([mmap(5, 0x1000, 0x1000, program, 2**64 - 0x10), sample(5, 0x1020)])
+    ((_, name),) = chains(data)
+    place = data.symbolizer.place(int(data.symbolizer.mappings.at(np.array([5]), None)[0]), 0x1020)
+    assert (place.name or f"{os.path.basename(program)}+0x10") == name
