@@ -108,7 +108,9 @@ class _Lines:
     def __init__(self, data: Data, name: str, table: Table, wanted: Wanted, width: int) -> None:
         self.data, self.table, self.width = data, table, width
         self.tracepoint = bool(table.kind.format) or table.kind.attr.type == Type.TRACEPOINT
-        self.chains = wanted.call_chains and table.get("callchain") is not None
+        # Without a process nobody knows what an address is of.
+        chained = table.get("callchain") is not None and table.get("pid") is not None
+        self.chains = wanted.call_chains and chained
         usual = _TRACEPOINT if self.tracepoint else _OTHER
         # As perf does it: what is named, even by a plus sign, is all of a tracepoint.
         if self.tracepoint and self.chains and wanted.fields is None:

@@ -6,6 +6,8 @@ import json
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("numpy")
 
@@ -122,3 +124,15 @@ def test_sql_has_the_names_beside_the_numbers_and_arrow_does_not_unless_asked() 
 def test_a_file_without_samples_has_no_lines() -> None:
     assert list(lines(data_of(), Wanted())) == []
     assert list(data_of().samples()) == []
+
+
+@given(kinds=st.sets(st.sampled_from([Sample.TID, Sample.TIME, Sample.IP, Sample.CALLCHAIN])))
+def test_what_was_not_recorded_is_not_shown(kinds: set[Sample]) -> None:
+    event = Assembler(2, Sample(sum(kinds)) | Sample.IDENTIFIER)
+    desc = EventDesc("cpu-clock", event.attr, {0: [2]}, None)
+    sample = event.sample(5, tid=8, ip=0x1000, callchain=[0x1000, 0x2000])
+    data = Data(PerfData([desc], memoryview(sample), 0, {}))
+    (line,) = lines(data, Wanted())
+    assert ("1000" in line) == (Sample.IP in kinds or {Sample.CALLCHAIN, Sample.TID} <= kinds)
+    (text,) = objects(data, Wanted())
+    assert json.loads(text)["event"] == "cpu-clock"
