@@ -76,7 +76,8 @@ class _Context:
         if section is None or len(section) < _CLOCK.size:
             return None
         _, _, wall, clock = _CLOCK.unpack_from(section)
-        return int(wall) - int(clock)
+        offset = int(wall) - int(clock)
+        return offset if abs(offset) < 1 << 63 else None
 
     @cached_property
     def _host_name(self) -> bytes:

@@ -201,3 +201,9 @@ def test_every_row_says_which_host_it_is_of(file: str) -> None:
     table = read(file).to_arrow("cpu-clock")
     assert isinstance(table, ArrowTable)
     assert [row["host"] for row in table.to_pylist()] == ["here"] * 3
+
+
+def test_a_wall_clock_that_no_number_holds_is_not_known() -> None:
+    data = data_of(EVENTS["cpu-clock"].sample(5), wall=2**64 - 1)
+    assert data.wall_offset_ns is None
+    assert data.table("cpu-clock").get("wall") is None
