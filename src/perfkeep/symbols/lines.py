@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -66,20 +68,31 @@ def lines(path: str, base: int, build_id: str = "") -> Lines | None:
     except ImportError:
         return None
     kept = f"{_folder()}/{build_id}" if build_id else ""
-    with suppress(Exception):  # of a damaged one; it is made again
-        table: Any = SymCache.open(kept) if kept else None  # type: ignore[no-untyped-call]
-        if table is not None and table.is_latest_version:
-            return Lines(table, base)
-    try:
-        if os.path.getsize(path) > _MOST_BYTES:
-            return None
-        table = next(iter(Archive.open(path).iter_objects())).make_symcache()
-    except Exception:  # what symbolic raises of damaged files is of many kinds
+    table: Any = None
+    if kept and os.path.exists(kept):
+        table = _tried(lambda: SymCache.open(kept))  # type: ignore[no-untyped-call]
+    if table is not None and table.is_latest_version:
+        return Lines(table, base)
+    if os.path.getsize(path) > _MOST_BYTES:
+        return None
+    table = _tried(lambda: next(iter(Archive.open(path).iter_objects())).make_symcache())
+    if table is None:
         return None
     if kept:
         with suppress(OSError):  # then it is made again next time
             _keep(table, kept)
     return Lines(table, base)
+
+
+def _tried(make: Callable[[], Any]) -> Any:
+    """None: of what is damaged symbolic raises errors of many kinds, in frames that know the error and
+    so would keep themselves, and what their callers hold, until the garbage collector comes.
+    """
+    try:
+        return make()
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        return None
 
 
 def _folder() -> str:
