@@ -37,6 +37,7 @@ WRONG = (
     (re.compile(r"(timer:timer_start: .*) flags=\S*$"), None),
     # Of 0 it prints the first flag whose number it does not know.
     (re.compile(r"(writeback:\S+: .*) state=\S* flags=(\S*)"), None),
+    (re.compile(r"(writeback:sb_\S+: .* state )\S*( mode \S+)"), r"\1\2"),
 )
 
 
