@@ -9,7 +9,7 @@ import re
 import stat
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from perfkeep.formats.perf_data.reader import PerfData, parse
 from perfkeep.formats.perf_data.tracing import parse_strings
 from perfkeep.records.cells import Column, Ints
 from perfkeep.records.columns import Decoded, Kind, Table, decode
-from perfkeep.records.names import with_names
+from perfkeep.records.names import namer
 from perfkeep.records.print_format import Printer, printer
 from perfkeep.records.tasks import Tasks
 
@@ -44,8 +44,8 @@ class _Context:
     large as the file would lie there until the garbage collector comes.
     """
 
-    def __init__(self, file: PerfData, others: Ints) -> None:
-        self._file, self._others = file, others
+    def __init__(self, file: PerfData, others: Ints, kallsyms: Callable[[], bytes]) -> None:
+        self._file, self._others, self._kallsyms = file, others, kallsyms
         self._last_host: Column | None = None
 
     def others(self) -> Iterator[tuple[int, memoryview]]:
@@ -88,11 +88,35 @@ class _Context:
 
     def _host(self, rows: int) -> Column:
         # All batches but the last are of one size.
-        if self._last_host is None or len(self._last_host) != rows:
+        found = self._last_host
+        if found is None or len(found) != rows:
             name = self._host_name
             offsets = np.arange(rows + 1, dtype="i8") * len(name)
-            self._last_host = Column("host", "text", np.frombuffer(name * rows, "u1"), offsets)
-        return self._last_host
+            found = Column("host", "text", np.frombuffer(name * rows, "u1"), offsets)
+            self._last_host = found
+        return found
+
+    @cached_property
+    def symbolizer(self) -> Symbolizer:
+        from perfkeep.analysis.mappings import Mappings
+        from perfkeep.analysis.symbolize import Symbolizer
+        from perfkeep.formats.perf_data.build_ids import build_ids
+        from perfkeep.symbols.table import from_kallsyms
+
+        mappings = Mappings(self.told)
+        kernel = None
+        # The kernel lies elsewhere after each boot.
+        text = self._kallsyms()
+        if mappings.kernel_text in _text_of(text):
+            kernel = from_kallsyms(text)
+        section = self._file.features.get(Feature.BUILD_ID)
+        return Symbolizer(mappings, kernel, build_ids(section) if section is not None else {})
+
+    def kernel_place(self, address: int, offset: bool) -> str:
+        found = self.symbolizer.place(0, address)
+        if not found.name:
+            return f"{address:#x}"
+        return f"{found.name}+{found.offset:#x}" if offset else found.name
 
     def beside(self, columns: list[Column]) -> list[Column]:
         """These columns, with the name of the thread, the host and wall clock."""
@@ -125,7 +149,6 @@ class Data:
                 is asked when functions are named, and not used where the file shows that it is not.
         """
         self.file = file
-        self._kallsyms = kallsyms
         self._printers: dict[str, Printer | None] = {}
         kinds = [
             Kind(
@@ -137,7 +160,7 @@ class Data:
             for one in file.events
         ]
         self._decoded: Decoded = decode(file.data, kinds)
-        self._context = _Context(file, self._decoded.others)
+        self._context = _Context(file, self._decoded.others, kallsyms)
         self.lost = self._decoded.lost
         self.unknown = self._decoded.unknown
         self.unread_bytes = len(file.data) - self._decoded.end + file.unread
@@ -161,7 +184,7 @@ class Data:
 
     @property
     def malformed(self) -> int:
-        """Samples that do not fit their record; to count them all samples are read."""
+        """Samples that do not fit their record."""
         return sum(one.malformed for one in self._decoded.tables)
 
     def complaints(self) -> list[str]:
@@ -197,22 +220,10 @@ class Data:
         """What to add to a time of the recording's clock for ns since 1970; None: not known."""
         return self._context.wall_offset_ns
 
-    @cached_property
+    @property
     def symbolizer(self) -> Symbolizer:
         """Names the functions of this file's samples."""
-        from perfkeep.analysis.mappings import Mappings
-        from perfkeep.analysis.symbolize import Symbolizer
-        from perfkeep.formats.perf_data.build_ids import build_ids
-        from perfkeep.symbols.table import from_kallsyms
-
-        mappings = Mappings(self._context.told)
-        kernel = None
-        # The kernel lies elsewhere after each boot.
-        text = self._kallsyms()
-        if mappings.kernel_text in _text_of(text):
-            kernel = from_kallsyms(text)
-        section = self.file.features.get(Feature.BUILD_ID)
-        return Symbolizer(mappings, kernel, build_ids(section) if section is not None else {})
+        return self._context.symbolizer
 
     @cached_property
     def _strings(self) -> dict[int, str]:
@@ -223,19 +234,13 @@ class Data:
         except DataError:  # behind what is needed to read the samples
             return {}
 
-    def _kernel_place(self, address: int, offset: bool) -> str:
-        found = self.symbolizer.place(0, address)
-        if not found.name:
-            return f"{address:#x}"
-        return f"{found.name}+{found.offset:#x}" if offset else found.name
-
     def printer(self, name: str) -> Printer | None:
         """Prints the samples of a table; None: it is of no tracepoint."""
         if name not in self._printers:
             kind = self.tables[name].kind
             found = None
             if kind.format:
-                found = printer(kind.format, cache(self._kernel_place), self._strings)
+                found = printer(kind.format, cache(self._context.kernel_place), self._strings)
             self._printers[name] = found
         return self._printers[name]
 
@@ -244,7 +249,7 @@ class Data:
         is "S" where `prev_state` is 1. They are made here, as they cost time.
         """
         table = self.tables[name]
-        return with_names(table.columns, table.kind.format)
+        return namer(table.kind.format)(table.columns)
 
     # --- what programs ask for --------------------------------------------------------------------
 
@@ -288,10 +293,10 @@ class Data:
     def with_names(self, name: str) -> ArrowTable:
         """One table, with what `named` adds."""
         table = self.tables[name]
-        return self._arrow(table, lambda columns: with_names(columns, table.kind.format))
+        return self._arrow(table, namer(table.kind.format))
 
     @staticmethod
-    def _arrow(table: Table, more: Callable[[list[Column]], list[Column]] = list) -> ArrowTable:
+    def _arrow(table: Table, more: Callable[[Sequence[Column]], list[Column]] = list) -> ArrowTable:
         from perfkeep.formats.arrow import ArrowTable
 
         none = table.rows(slice(0)).columns

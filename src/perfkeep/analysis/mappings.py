@@ -40,6 +40,10 @@ class Mapping(NamedTuple):
     path: str
     build_id: str
 
+    def offset_of(self, address: int) -> int:
+        """Where in the file that address lies."""
+        return (address - self.start + self.offset) % 2**64
+
 
 class Space(NamedTuple):
     """What one process had mapped, from one exec to the next.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perfkeep.abi.perf_event import Software, Type
 from perfkeep.analysis.samples import frames, in_order, printed, values
-from perfkeep.analysis.symbolize import KERNEL, Place
+from perfkeep.analysis.symbolize import KERNEL, Place, Symbolizer
 from perfkeep.errors import UsageError
 from perfkeep.records.columns import Table
 
@@ -219,12 +219,18 @@ class _Lines:
             shown = place.in_file if of_chain else address
             found = f"{shown:16x}{self._named(place)}"
             found = f"\t{found}\n" if of_chain else found
-            if "srcline" in self.fields and place.line:
-                found += f"  {_plain(place.line)}\n" if of_chain else f"\n  {_plain(place.line)}"
+            line = self._line(space, address)
+            if line:
+                found += f"  {line}\n" if of_chain else f"\n  {line}"
             if len(self.places) >= _REMEMBERED:
                 self.places.clear()
             self.places[key] = found
         return found
+
+    def _line(self, space: int, address: int) -> str:
+        if "srcline" not in self.fields:
+            return ""
+        return _plain(self.data.symbolizer.line(space, address))
 
     def _named(self, place: Place) -> str:
         text = ""
@@ -279,7 +285,6 @@ def _objects(data: Data, name: str, table: Table, rows: Ints) -> list[str]:
     fields = [_jsonable(values(one, rows)) for one in columns]
     names = [one.name for one in columns]
     chains = frames(data, table, rows)
-    place: Callable[[int, int], Place] = data.symbolizer.place if chains else _nowhere
     found = []
     for at, text in enumerate(texts):
         one: dict[str, Any] = {"event": table.kind.name}
@@ -288,23 +293,15 @@ def _objects(data: Data, name: str, table: Table, rows: Ints) -> list[str]:
         if text is not None:
             one["text"] = text
         if chains is not None:
-            one["callchain"] = [_frame(where[1], place(*where)) for where in chains[at]]
+            one["callchain"] = [_frame(data.symbolizer, *where) for where in chains[at]]
         found.append(json.dumps(one, ensure_ascii=False) + "\n")
     return found
 
 
-def _nowhere(_: int, address: int) -> Place:
-    return Place("", 0, "", address)
-
-
-def _frame(address: int, place: Place) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "ip": address,
-        "sym": place.name,
-        "offset": place.offset,
-        "dso": place.file,
-    }
-    return found | {"line": place.line} if place.line else found
+def _frame(symbolizer: Symbolizer, space: int, address: int) -> dict[str, Any]:
+    place, line = symbolizer.place(space, address), symbolizer.line(space, address)
+    found = {"ip": address, "sym": place.name, "offset": place.offset, "dso": place.file}
+    return found | ({"line": line} if line else {})
 
 
 def _jsonable(some: list[Any]) -> list[Any]:

@@ -49,14 +49,12 @@ class Place(NamedTuple):
         offset: from where it begins.
         file: that it is in; "" where nobody knows.
         in_file: the offset in the file; of the kernel the address itself.
-        line: of source code, "x.c:17"; "" where nobody knows.
     """
 
     name: str
     offset: int
     file: str
     in_file: int
-    line: str = ""
 
 
 class Symbolizer:
@@ -77,15 +75,6 @@ class Symbolizer:
         self._images: dict[tuple[str, str, bool], Image | None] = {}
         self._roots: dict[int, str] = {}
         self._jitted: dict[tuple[int, str], tuple[SymbolTable, str] | None] = {}
-
-    def functions(self, spaces: Ints, addresses: Ints) -> tuple[Ints, list[Function]]:
-        """For each address the number of its function, and the functions.
-
-        Args:
-            spaces: numbers of address spaces by Mappings.at, as long as `addresses`.
-        """
-        lengths, codes, functions = self.frames(spaces, addresses)
-        return codes[np.cumsum(lengths) - 1], functions
 
     def frames(self, spaces: Ints, addresses: Ints) -> tuple[Ints, Ints, list[Function]]:
         """(lengths, codes, functions): for each address the numbers of its functions, more than one
@@ -128,21 +117,32 @@ class Symbolizer:
             text = self.mappings.kernel_text
             file = "" if text is not None and address < text else "[kernel.kallsyms]"
             return self._within(self.kernel, one, file, address)
-        mappings = self.mappings.spaces[space].mappings
-        at = bisect_right([mapping.start for mapping in mappings], address) - 1
-        inside = at >= 0 and address < mappings[at].end
-        if not inside or mappings[at].path.startswith(_ANONYMOUS):
+        mapping = self._mapping(space, address)
+        if mapping is None or mapping.path.startswith(_ANONYMOUS):
             made, file = self._made(space) or (None, "")
             return self._within(made, one, file, address)
-        mapping = mappings[at]
-        offset = (address - mapping.start + mapping.offset) % 2**64
         known = self._image(self.mappings.spaces[space].pid, mapping)
+        offset = mapping.offset_of(address)
         own = known.addresses(np.array([offset], "u8")) if known else one
-        found = self._within(known.symbols if known else None, own, mapping.path, offset)
-        lines = known.lines.at(int(own[0])) if known and known.lines else []
-        if not lines or not lines[0].line:
-            return found
-        return found._replace(line=f"{os.path.basename(lines[0].file)}:{lines[0].line}")
+        return self._within(known.symbols if known else None, own, mapping.path, offset)
+
+    def line(self, space: int, address: int) -> str:
+        """Of source code, "x.c:17"; "" where nobody knows. Apart from `place`, as it takes seconds of a
+        large file.
+        """
+        mapping = self._mapping(space, address) if address < KERNEL else None
+        known = self._image(self.mappings.spaces[space].pid, mapping) if mapping else None
+        if mapping is None or known is None or known.lines is None:
+            return ""
+        own = known.addresses(np.array([mapping.offset_of(address)], "u8"))
+        for one in known.lines.at(int(own[0]))[:1]:
+            return f"{os.path.basename(one.file)}:{one.line}" if one.line else ""
+        return ""
+
+    def _mapping(self, space: int, address: int) -> Mapping | None:
+        mappings = self.mappings.spaces[space].mappings
+        at = bisect_right([one.start for one in mappings], address) - 1
+        return mappings[at] if at >= 0 and address < mappings[at].end else None
 
     @staticmethod
     def _within(symbols: SymbolTable | None, own: Ints, file: str, in_file: int) -> Place:

@@ -71,12 +71,10 @@ class Rows(NamedTuple):
 
     Attributes:
         offsets: of their records in the data.
-        malformed: samples that do not fit their record and are not here.
     """
 
     columns: list[Column]
     offsets: Ints
-    malformed: int
 
 
 class Table:
@@ -107,11 +105,10 @@ class Table:
 
     def rows(self, which: slice) -> Rows:
         """Those of `found`, less what is malformed."""
-        view, offsets, malformed = self._view, self.found[which], 0
+        view, offsets = self._view, self.found[which]
         parts, plan = self._sample
         read = view.read(offsets, plan)
         if not read.fits.all():
-            malformed = int((~read.fits).sum())
             offsets = offsets[read.fits]
             read = view.read(offsets, plan)
         fields = iter(read.fields)
@@ -122,12 +119,15 @@ class Table:
         ):
             own = list(islice(fields, len(part.fields)))
             columns += part.columns(view, at, count, own)
-        return Rows(self.with_context(_in_order(columns)), offsets, malformed)
+        return Rows(self.with_context(_in_order(columns)), offsets)
 
     def batches(self) -> Iterator[list[Column]]:
         """The columns of some samples, and then of the next."""
-        for at in range(0, len(self.found), _BATCH):
-            yield self.rows(slice(at, at + _BATCH)).columns
+        for some in self._slices():
+            yield self.rows(some).columns
+
+    def _slices(self) -> Iterator[slice]:
+        return (slice(at, at + _BATCH) for at in range(0, len(self.found), _BATCH))
 
     @cached_property
     def _all(self) -> Rows:
@@ -142,13 +142,16 @@ class Table:
         """Of the records that are rows of `columns`."""
         return self._all.offsets
 
-    @property
+    @cached_property
     def malformed(self) -> int:
-        """Samples that do not fit their record and are not in `columns`."""
-        return self._all.malformed
+        """Samples that do not fit their record and are not in `columns`; no column is made for it."""
+        parts, _ = self._sample
+        plan = Plan([one.extent for one in parts[1:]], [])
+        read = (self._view.read(self.found[some], plan) for some in self._slices())
+        return sum(int((~one.fits).sum()) for one in read)
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.found) - self.malformed
 
     def get(self, name: str) -> Column | None:
         return next((one for one in self.columns if one.name == name), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,31 +18,35 @@ Ints = NDArray[Any]
 _SMALL = 1 << 16
 
 
-def with_names(columns: Sequence[Column], format: str) -> list[Column]:
-    """The columns, and behind each whose numbers have names one with these, which ends in `_name`;
+def namer(format: str) -> Callable[[Sequence[Column]], list[Column]]:
+    """What adds, behind each column whose numbers have names, one with these, which ends in `_name`;
     none where that is a column already.
 
     Args:
         format: the text of the tracepoint's format file; of other events "".
     """
     if not format:
-        return list(columns)
+        return list
     printed = printer(format)
     called = {
         column_name(one): printed.names[one.name]
         for one in printed.fields
         if one.name in printed.names
     }
-    taken = {one.name for one in columns}
-    found = []
-    for one in columns:
-        found.append(one)
-        name = f"{one.name}_name"
-        if one.name in called and one.form == "int" and name not in taken:
-            different, codes = _different(one.values)
-            names = [called[one.name](value) for value in different.tolist()]
-            found.append(Texts(names).column(name, codes))
-    return found
+
+    def named(columns: Sequence[Column]) -> list[Column]:
+        taken = {one.name for one in columns}
+        found = []
+        for one in columns:
+            found.append(one)
+            name = f"{one.name}_name"
+            if one.name in called and one.form == "int" and name not in taken:
+                different, codes = _different(one.values)
+                names = [called[one.name](value) for value in different.tolist()]
+                found.append(Texts(names).column(name, codes))
+        return found
+
+    return named
 
 
 def _different(values: Ints) -> tuple[Ints, Ints]:

@@ -35,7 +35,6 @@ class Tasks:
         #: Each name once; the first is that of the idle task.
         self.names: list[str] = ["swapper"]
         self._codes = {"swapper": 0}
-        self._texts: Texts | None = None
         events = [(0, 0, 0)]  # tid, time, code
         now: dict[int, int] = {0: 0}
         for kind, record, time in found:
@@ -49,27 +48,22 @@ class Tasks:
                 if parent in now:
                     now[tid] = now[parent]
                     events.append((tid, time, now[tid]))
-
-        self._timeline = Timeline(events)
+        self._timeline, self._texts = Timeline(events), Texts(self.names)
 
     def _code(self, name: str) -> int:
         if name not in self._codes:
             self._codes[name] = len(self.names)
             self.names.append(name)
-            self._texts = None
         return self._codes[name]
 
     def column(self, name: str, tids: Ints, times: Ints | None) -> Column:
         """What the thread of each sample was called. A thread that nobody named is called ":" and
         its number, as perf does it.
         """
-        codes = self._timeline.values(tids, times)
+        codes, texts = self._timeline.values(tids, times), self._texts
         unnamed = codes < 0
         if unnamed.any():
             strangers, inverse = np.unique(tids[unnamed], return_inverse=True)
-            codes[unnamed] = np.array([self._code(f":{tid}") for tid in strangers.tolist()])[
-                inverse
-            ]
-        if self._texts is None:
-            self._texts = Texts(self.names)
-        return self._texts.column(name, codes)
+            codes[unnamed] = inverse + len(self.names)
+            texts = Texts([*self.names, *(f":{tid}" for tid in strangers.tolist())])
+        return texts.column(name, codes)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from contextlib import suppress
 from functools import lru_cache
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from perfkeep.symbols.build_id import of_file
 
@@ -44,6 +43,7 @@ def fetch(what: What, build_id: str) -> str:
 
 @lru_cache(1 << 12)
 def _fetched(urls: tuple[str, ...], what: What, build_id: str, path: str) -> str:
+    from http.client import HTTPException
     from urllib.request import Request, urlopen
 
     for url in urls:
@@ -52,40 +52,37 @@ def _fetched(urls: tuple[str, ...], what: What, build_id: str, path: str) -> str
         request = Request(
             f"{url.rstrip('/')}/buildid/{build_id}/{what}", headers={"User-Agent": "perfkeep"}
         )
-        try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            with (
-                urlopen(request, timeout=_number("DEBUGINFOD_TIMEOUT", _SILENT_S)) as answer,
-                tempfile.NamedTemporaryFile(dir=os.path.dirname(path)) as file,
-            ):
-                if int(answer.headers.get("Content-Length") or 0) > _most():
-                    continue
-                shutil.copyfileobj(_Bounded(answer), file)
-                file.flush()
-                if _is(file.name, build_id):
-                    with suppress(FileExistsError):  # another process was faster
-                        os.link(file.name, path)
-                    return path
-        except (
-            OSError,
-            ValueError,
-        ):  # urllib's errors are of OSError, a broken length is of the other
-            continue
+        silent = _number("DEBUGINFOD_TIMEOUT", _SILENT_S)
+        # What a server may say is of all three kinds, besides the file.
+        with (
+            suppress(OSError, HTTPException, ValueError),
+            urlopen(request, timeout=silent) as answer,
+        ):
+            if _kept(answer, path, build_id):
+                return path
     return ""
 
 
-class _Bounded:
-    """Reads so much of an answer and no more."""
-
-    def __init__(self, answer: object) -> None:
-        self._answer, self._left = answer, _most()
-
-    def read(self, size: int = -1, /) -> bytes:
-        found: bytes = self._answer.read(size)  # type: ignore[attr-defined]
-        self._left -= len(found)
-        if self._left < 0:
-            raise ValueError("more than DEBUGINFOD_MAXSIZE")
-        return found
+def _kept(answer: BinaryIO, path: str, build_id: str) -> bool:
+    """
+    Raises:
+        OSError: it cannot be read or written.
+        ValueError: it is too large.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path)) as file:
+        left = _number("DEBUGINFOD_MAXSIZE", _MOST_BYTES)
+        while part := answer.read(1 << 20):
+            left -= len(part)
+            if left < 0:
+                raise ValueError("more than DEBUGINFOD_MAXSIZE")
+            file.write(part)
+        file.flush()
+        if not _is(file.name, build_id):
+            return False
+        with suppress(FileExistsError):  # another process was faster
+            os.link(file.name, path)
+        return True
 
 
 def _is(path: str, build_id: str) -> bool:
@@ -98,10 +95,6 @@ def _cache() -> str:
         return path
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return f"{home}/debuginfod_client"
-
-
-def _most() -> float:
-    return _number("DEBUGINFOD_MAXSIZE", _MOST_BYTES) or _MOST_BYTES
 
 
 def _number(name: str, otherwise: float) -> float:

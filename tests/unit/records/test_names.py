@@ -13,7 +13,7 @@ import numpy as np
 
 from perfkeep.abi.records import Record
 from perfkeep.records.cells import Column
-from perfkeep.records.names import with_names
+from perfkeep.records.names import namer
 from perfkeep.records.tasks import Tasks
 
 FORMAT = """
@@ -36,7 +36,7 @@ def test_numbers_that_have_names_have_a_column_of_them_behind(some: list[int]) -
         Column("state", "int", np.array(some, "i8")),
         Column("n", "int", np.array(some, "i8")),
     ]
-    found = with_names(columns, FORMAT)
+    found = namer(FORMAT)(columns)
     assert [one.name for one in found] == ["state", "state_name", "n"]
     names = {0: "R", 1: "S"}
     assert texts(found[1]) == [names.get(one, f"{one % 2**64:#x}") for one in some]
@@ -45,7 +45,7 @@ def test_numbers_that_have_names_have_a_column_of_them_behind(some: list[int]) -
 def test_a_column_that_is_called_so_already_stays_the_only_one() -> None:
     some = np.array([0], "i8")
     columns = [Column("state", "int", some), Column("state_name", "int", some)]
-    assert with_names(columns, FORMAT) == columns
+    assert namer(FORMAT)(columns) == columns
 
 
 def test_a_thread_is_not_called_what_it_is_called_only_after_its_last_sample() -> None:

@@ -62,6 +62,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         def do_GET(self) -> None:
             asked.append(self.path)
             body = files.get(self.path)
+            if body == b"no HTTP":
+                self.wfile.write(b"this is no HTTP at all\r\n\r\n")
+                return
             self.send_response(404 if body is None else 200)
             self.end_headers()
             self.wfile.write(body or b"")
@@ -100,7 +103,7 @@ def test_a_program_that_is_gone_comes_from_a_server(served: Served) -> None:
     assert "hidden" in names(served.program, served.build_id)
 
 
-@pytest.mark.parametrize("wrong", ["404", "another build", "too much", "rubbish"])
+@pytest.mark.parametrize("wrong", ["404", "another build", "too much", "rubbish", "no HTTP"])
 def test_what_is_not_the_file_that_was_asked_for_is_not_taken(
     served: Served, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,11 +114,11 @@ def test_what_is_not_the_file_that_was_asked_for_is_not_taken(
         monkeypatch.setenv("DEBUGINFOD_MAXSIZE", "1000")
     else:
         other = served.files[path].replace(b"\x5a" * 20, b"\x5b" * 20)
-        served.files[path] = other if wrong == "another build" else b"rubbish"
+        served.files[path] = other if wrong == "another build" else wrong.encode()
     for _ in range(2):
         assert "hidden" not in names(served.program)
     assert served.asked == [path]
-    assert not list((served.cache / served.build_id).iterdir())
+    assert not [one for one in served.cache.rglob("*") if one.is_file()]
 
 
 def test_nobody_is_asked_unless_the_environment_says_so(

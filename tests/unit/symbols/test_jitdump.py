@@ -65,10 +65,24 @@ def test_what_is_no_jitdump_of_that_process_is_refused(data: bytes) -> None:
         parse(io.BytesIO(data), PID)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.binary(max_size=80)), max_size=5), st.binary())
-def test_any_records_are_read(events: list[tuple[int, bytes]], rest: bytes) -> None:
-    data = header() + b"".join(event(*one) for one in events) + rest
-    parse(io.BytesIO(data), PID).names_of(np.array([0, 1, 2**64 - 1], "u8"))
+# What is no code, moves none, or is too short to be either.
+NO_CODE = st.tuples(st.sampled_from([1, 2, 4, 5]), st.binary(max_size=80)) | st.tuples(
+    st.just(0), st.binary(max_size=40)
+)
+
+
+@given(st.lists(NO_CODE, max_size=5), st.binary(max_size=15))
+def test_code_is_found_behind_whatever_else_is_told(
+    events: list[tuple[int, bytes]], rest: bytes
+) -> None:
+    data = header() + b"".join(event(*one) for one in events) + load(0x1000, 16, b"f") + rest
+    assert named(data, 0x1000, 0xFFF, 0x1010) == ["f", None, None]
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_jitdump_or_refused(rest: bytes) -> None:
+    found = parse(io.BytesIO(header() + rest), PID)
+    assert len(found.starts) <= len(rest) // 56
 
 
 def test_its_name_says_whose_it_is(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def name(
     mappings.spaces.append(Space(5, [Mapping(at, at + 0x4000, 0, vdso.NAME, build_id)]))
     there = address - start + at
     symbolizer = Symbolizer(mappings, kernel, build_ids)
-    _, (found,) = symbolizer.functions(np.array([1], "i8"), np.array([there], "u8"))
+    _, _, (found,) = symbolizer.frames(np.array([1], "i8"), np.array([there], "u8"))
     assert found.file == "[vdso]"
     assert symbolizer.place(1, there).name in (found.name, "")
     return found.name
