@@ -20,9 +20,10 @@ from perfkeep.abi.perf_event import Attr, Ioctl, ReadFormat
 from perfkeep.broker.joining import Undo, join
 from perfkeep.broker.leaving import bury_dead
 from perfkeep.broker.log import say
-from perfkeep.broker.recordings import Recordings, spill_files
+from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.registry import Event, KindOfEvent, Recording
 from perfkeep.broker.remembered import remember_before
+from perfkeep.broker.spill import spill_files
 from perfkeep.errors import BrokerError, PerfkeepError, Unreachable
 from perfkeep.kernel import cpus, perf_fd
 from perfkeep.kernel.fd import OwnedFd

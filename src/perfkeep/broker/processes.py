@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from perfkeep.abi.records import Record
+from perfkeep.wire.sideband import ROOM
 
 #: type, misc, size; then pid and tid, or pid and the parent's pid.
 _HEAD = struct.Struct("=IHHII")
@@ -25,8 +26,6 @@ _OF_PROCESS = (Record.MMAP, Record.MMAP2)
 _OF_KERNEL = (Record.KSYMBOL, Record.BPF_EVENT)
 _COME_AND_GO = (Record.FORK, Record.EXIT)
 
-#: For all tasks of a recording, in bytes.
-ROOM = 2 << 20
 #: For one of them: some map and unmap code for ever.
 _ROOM_FOR_ONE = 64 << 10
 _KERNEL = -1

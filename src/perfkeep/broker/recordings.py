@@ -34,8 +34,7 @@ from perfkeep.broker.remembered import (
     value_of,
 )
 from perfkeep.broker.sideband import Sideband, Wakeups
-from perfkeep.broker.spill import Job, Spiller
-from perfkeep.broker.spill import check as check_file
+from perfkeep.broker.spill import Job, Spiller, spill_files
 from perfkeep.broker.state import State, boot_id
 from perfkeep.broker.sysfs import SysfsView
 from perfkeep.broker.views import Views
@@ -45,29 +44,7 @@ from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Owner
 from perfkeep.wire.socket import Peer
-from perfkeep.wire.spill import VERSION, Meta, meta_file_bytes, ring_file_bytes
-
-
-def spill_files(
-    peer: Peer, fds: list[OwnedFd], cpus: list[int], ring_bytes: int
-) -> dict[int, OwnedFd]:
-    """The last fds of a request as files to spill to: meta as CPU -1, and one for each CPU.
-
-    Raises:
-        BrokerError: EPERM: not from somebody who could make the broker wait for a file system of
-            theirs · EINVAL: these are no such files.
-    """
-    if peer.uid not in (0, os.geteuid()):
-        raise BrokerError(
-            errno.EPERM, "only root and the owner of an instance may spill; use one of your own"
-        )
-    places = [-1, *cpus]
-    if len(fds) < len(places):
-        raise BrokerError(errno.EINVAL, f"a file for each of {len(cpus)} CPUs, and one for meta")
-    files = dict(zip(places, fds[-len(places) :], strict=True))
-    for cpu, file in files.items():
-        check_file(file, ring_file_bytes(ring_bytes) if cpu >= 0 else meta_file_bytes(0))
-    return files
+from perfkeep.wire.spill import META, VERSION, Meta
 
 
 def expiry(ttl_ns: int | None) -> int | None:
@@ -228,6 +205,7 @@ class Recordings:
                 self.remember(recording)
         finally:
             self.wakeups.watch(sideband)
+        self.spill(recording)
 
     def read_sidebands(self) -> None:
         """Take up what the kernel told; called when it woke us."""
@@ -255,16 +233,20 @@ class Recordings:
 
     def spill(self, recording: Recording) -> None:
         """Have the copy on disk, if there is one, say what the recording is now."""
-        if recording.spill is None or -1 not in recording.spill_files or not recording.kinds:
+        if recording.spill is None or META not in recording.spill_files or not recording.kinds:
             self.spiller.drop(recording.id)
             return
         rings = list(recording.rings.values())
         job = self.spiller.jobs.get(recording.id)
-        if job is None or not job.covers(rings):
+        sideband = recording.sideband
+        if job is None or not job.covers(rings, sideband):
             spill = recording.spill
-            job = Job(spill.every_ns, spill.longest, recording.spill_files, rings)
+            job = Job(spill.every_ns, spill.longest, recording.spill_files, rings, sideband)
         info, kinds = self.views.info(recording), self.views.kinds(recording)
-        job.meta = Meta(VERSION, boot_id(), info, kinds)
+        told = None
+        if sideband is not None:
+            told = messages.KindInSnapshot(0, sideband.kind, sideband.kernel_ids)
+        job.meta = Meta(VERSION, boot_id(), info, kinds, told)
         self.spiller.put(recording.id, job)
 
     def _publish(self, recording: Recording, kinds: list[KindOfEvent], enable: bool) -> None:

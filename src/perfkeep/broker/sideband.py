@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import threading
 import time
 from contextlib import suppress
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ import msgspec
 
 from perfkeep.broker.joining import Undo, redirect
 from perfkeep.broker.link import Item, KeeperLink
-from perfkeep.broker.processes import ROOM, Processes, reverse
+from perfkeep.broker.processes import Processes, reverse
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError, Unreachable
 from perfkeep.kernel import perf_fd, refusal
@@ -27,7 +28,7 @@ from perfkeep.kernel.cpus import online
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.memfd import sealed
 from perfkeep.wire.messages import Kind
-from perfkeep.wire.sideband import MOST_SCANNED, RING_BYTES
+from perfkeep.wire.sideband import MOST_LOGGED, MOST_SCANNED, RING_BYTES
 from perfkeep.wire.spill import pieces
 
 _MASK64 = (1 << 64) - 1
@@ -113,6 +114,8 @@ class Sideband:
         self._log: OwnedFd | None = None
         self._log_bytes = 0
         self._logs = 0
+        #: A spill reads log and rings in a thread of its own.
+        self._lock = threading.RLock()
 
     @property
     def cpus(self) -> set[int]:
@@ -156,7 +159,8 @@ class Sideband:
                 new.append(event)
         self.read(keeper)
         old = [event for event in self._events if event.cpu in cpus]
-        self._events = [event for event in self._events if event.cpu not in cpus] + new
+        with self._lock:
+            self._events = [event for event in self._events if event.cpu not in cpus] + new
         for event in new:
             known = self.kernel_ids.setdefault(event.cpu, [])
             known.append(perf_fd.event_id(event.fd.fileno()))
@@ -172,15 +176,17 @@ class Sideband:
 
     def close(self) -> list[object]:
         """What is to be let go of at leisure."""
-        graves: list[object] = [*self._events, self._log]
-        self._events, self._log = [], None
+        with self._lock:
+            graves: list[object] = [*self._events, self._log]
+            self._events, self._log = [], None
         return graves
 
     # --- what it tells ------------------------------------------------------------------------
 
     def scan(self, keeper: KeeperLink, file: OwnedFd) -> None:
         """Take up what a client found in /proc."""
-        self._fold(os.pread(file.fileno(), MOST_SCANNED, 0))
+        with self._lock:
+            self._fold(keeper, os.pread(file.fileno(), MOST_SCANNED, 0))
         self.read(keeper)
         self.scanned, self.lost, self.processes.forgot = True, False, False
         self._put_log_value(keeper)
@@ -190,19 +196,32 @@ class Sideband:
         for event in self._events:
             if event.ring is None or event.ring.head() == event.last:
                 continue
-            data, event.last, lost = read_new(event.ring, event.last)
-            self._fold(data)
+            with self._lock:
+                data, event.last, lost = read_new(event.ring, event.last)
+                self._fold(keeper, data)
             if lost and not self.lost:
                 self.lost = True
                 self._put_log_value(keeper)
             _put(keeper, event.key, event.value())
-        if self._log_bytes > 2 * ROOM:
-            self._renew_log(keeper)
 
-    def _fold(self, data: bytes) -> None:
+    def _fold(self, keeper: KeeperLink, data: bytes) -> None:
         self.processes.fold(data)
         if self._log is not None and data:
             self._log_bytes += os.write(self._log.fileno(), data)
+            if self._log_bytes > MOST_LOGGED:
+                self._renew_log(keeper)
+
+    def since(self, log: int, at: int) -> tuple[int, bytes, bytes]:
+        """For a thread of its own: the number of the log, what is in it from `at` on, and what has
+        not been read yet. Of another log than number `log` everything is given.
+        """
+        with self._lock:
+            number, logged = self._logs, b""
+            if self._log is not None:
+                at = at if log == number else 0
+                logged = os.pread(self._log.fileno(), self._log_bytes - at, at)
+            unread = [(event.ring, event.last) for event in self._events if event.ring is not None]
+        return number, logged, b"".join(read_new(ring, last)[0] for ring, last in unread)
 
     def copy(self, kernel: bool) -> tuple[OwnedFd, int]:
         """All that is known in a sealed memfd, and its bytes; see Processes.records."""
@@ -216,8 +235,9 @@ class Sideband:
         log = OwnedFd(os.memfd_create("perfkeep-processes", os.MFD_CLOEXEC))
         data = b"".join(self.processes.records())
         os.write(log.fileno(), data)
-        old, self._log, self._log_bytes = self._log, log, len(data)
-        self._logs += 1
+        with self._lock:
+            old, self._log, self._log_bytes = self._log, log, len(data)
+            self._logs += 1
         _put(keeper, self._log_key(self._logs), self._log_value(), log.fileno())
         if old is not None:
             old.close()

@@ -14,10 +14,13 @@ import threading
 import time
 
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.sideband import Sideband
 from perfkeep.broker.state import boot_id
+from perfkeep.broker.told_file import ToldFile, write_all
 from perfkeep.errors import BrokerError, DataError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import spill
+from perfkeep.wire.socket import Peer
 from perfkeep.wire.spill import COMMIT, INTENT, SLOT_A, SLOT_B, SLOT_I, Meta, Slot
 
 
@@ -33,6 +36,29 @@ def check(fd: OwnedFd, size: int) -> None:
         raise BrokerError(
             errno.EINVAL, f"a file to spill to is open for writing and has {size} bytes at least"
         )
+
+
+def spill_files(
+    peer: Peer, fds: list[OwnedFd], cpus: list[int], ring_bytes: int
+) -> dict[int, OwnedFd]:
+    """The last fds of a request as files to spill to: those of no CPU, and one for each CPU.
+
+    Raises:
+        BrokerError: EPERM: not from somebody who could make the broker wait for a file system of
+            theirs · EINVAL: these are no such files.
+    """
+    if peer.uid not in (0, os.geteuid()):
+        raise BrokerError(
+            errno.EPERM, "only root and the owner of an instance may spill; use one of your own"
+        )
+    sizes = {spill.META: spill.meta_file_bytes(0), spill.TOLD: spill.told_file_bytes(len(cpus))}
+    sizes |= dict.fromkeys(cpus, spill.ring_file_bytes(ring_bytes))
+    if len(fds) < len(sizes):
+        raise BrokerError(errno.EINVAL, f"a file for each of {len(cpus)} CPUs, for meta and told")
+    files = dict(zip(sizes, fds[-len(sizes) :], strict=True))
+    for cpu, file in files.items():
+        check(file, sizes[cpu])
+    return files
 
 
 class RingFile:
@@ -87,7 +113,7 @@ class RingFile:
         os.fdatasync(fd)
         base = spill.PAGE + area * ring.bytes
         for start, end in spill.pieces(head, new, ring.bytes, ring.backward):
-            _write_all(fd, ring.data(start, end), base + start)
+            write_all(fd, ring.data(start, end), base + start)
         valid = self._untouched(head, new, min(ring.bytes, new + older))
         os.fdatasync(fd)
         commit = self._slot(COMMIT, area, sequence + 1, head, valid)
@@ -115,24 +141,28 @@ class RingFile:
         )  # fmt: skip
 
 
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        done = os.pwrite(fd, data, offset)
-        data, offset = data[done:], offset + done
-
-
 class Job:
     """One recording that is spilled.
 
     Args:
-        files: by CPU; -1 is the meta file.
+        files: by CPU, and those of no CPU as wire.spill numbers them.
     """
 
     def __init__(
-        self, every_ns: int, longest: int, files: dict[int, OwnedFd], rings: list[MappedRing]
+        self,
+        every_ns: int,
+        longest: int,
+        files: dict[int, OwnedFd],
+        rings: list[MappedRing],
+        sideband: Sideband | None,
     ) -> None:
         self.every_ns = every_ns
-        self.meta_fd = files[-1]
+        self.meta_fd = files[spill.META]
+        self._sideband = sideband
+        self._told: ToldFile | None = None
+        if sideband is not None and spill.TOLD in files:
+            file = files[spill.TOLD]
+            self._told = ToldFile(sideband, file, os.fstat(file.fileno()).st_size)
         self.rings = [
             RingFile(ring, files[ring.cpu], longest) for ring in rings if ring.cpu in files
         ]
@@ -148,9 +178,10 @@ class Job:
         self._lacks = f"CPU {without[0]} joined later and is not in it" if without else ""
         self._sequence = 0
 
-    def covers(self, rings: list[MappedRing]) -> bool:
-        """Whether it is of these rings, as far as they have files."""
-        return [one.ring for one in self.rings] == [r for r in rings if r.cpu in self._cpus]
+    def covers(self, rings: list[MappedRing], sideband: Sideband | None) -> bool:
+        """Whether it is of these, as far as they have files."""
+        mine = [one.ring for one in self.rings] == [r for r in rings if r.cpu in self._cpus]
+        return mine and self._sideband is sideband
 
     def step(self) -> None:
         """Write what is new of all rings; what goes wrong is told in `problem`."""
@@ -159,6 +190,8 @@ class Job:
             self._write_meta()
             for ring in self.rings:
                 ring.step()
+            if self._told is not None:
+                self._told.step()
         except OSError as error:
             self.problem = f"the last spill failed: {error.strerror or error}"
         else:
@@ -176,7 +209,7 @@ class Job:
             except DataError:
                 pass  # nobody has written it yet
         at, data = spill.pack_meta(meta, self._sequence + 1, capacity)
-        _write_all(fd, memoryview(data), at)
+        write_all(fd, data, at)
         os.fdatasync(fd)
         self._sequence += 1
         if self.meta is meta:

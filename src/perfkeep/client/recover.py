@@ -7,11 +7,13 @@ import mmap
 import os
 import re
 import sys
+import zlib
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from perfkeep.broker.processes import Processes
 from perfkeep.client.aside import AsideFile
 from perfkeep.client.snapshot import Snapshot, describe, gaps_in, max_record
 from perfkeep.errors import DataError, PerfkeepError
@@ -31,6 +33,7 @@ class Spilled:
     Attributes:
         name: "" for the newest in the directory, "before-1" for an older one.
         rings: state by CPU; those that cannot be read are missing, and `problems` tells why.
+        told: what the sideband told of processes, as it came; nothing, if it cannot be read.
     """
 
     directory: str
@@ -38,6 +41,7 @@ class Spilled:
     meta: Meta
     rings: dict[int, RingState]
     problems: list[str]
+    told: bytes = b""
 
     @property
     def last_ns(self) -> int:
@@ -75,7 +79,28 @@ def look(directory: str, name: str = "") -> Spilled:
             rings[int(found[1])] = state
         except DataError as error:
             problems.append(f"{path}: {error}")
-    return Spilled(directory, name, meta, rings, problems)
+    told = b""
+    try:
+        told = _told(os.path.join(folder, "told"))
+    except FileNotFoundError:
+        pass  # of a version that wrote none
+    except DataError as error:
+        problems.append(f"{folder}/told: {error}")
+    return Spilled(directory, name, meta, rings, problems, told)
+
+
+def _told(path: str) -> bytes:
+    """What the log says, and what had not been read yet where the disk has all of it."""
+    with open(path, "rb") as file:
+        slot = spill.told_slot(file.read(spill.PAGE))
+        if slot is None:
+            return b""
+        area = spill.told_area(os.fstat(file.fileno()).st_size)
+        if slot.logged + slot.unread > area:
+            raise DataError("it was cut short", spill.PAGE)
+        file.seek(spill.PAGE + slot.area * area)
+        logged, unread = file.read(slot.logged), file.read(slot.unread)
+    return logged + unread if zlib.crc32(unread) == slot.crc32 else logged
 
 
 def look_at_all(directory: str) -> Iterator[Spilled]:
@@ -125,8 +150,15 @@ def _write(spilled: Spilled, out: BinaryIO) -> Coverage:
     meta = spilled.meta
     events = [describe(kind) for kind in meta.kinds]
     longest = max_record(kind.kind for kind in meta.kinds)
+    told = b""
+    if meta.sideband is not None:
+        events.append(describe(meta.sideband))
+        processes = Processes()
+        processes.fold(spilled.told)
+        told = b"".join(processes.records())
     with closing(_rings(spilled, longest)) as rings:
-        return write_snapshot(out, events, rings, _host(spilled), Window(), list(sys.argv))
+        host = _host(spilled)
+        return write_snapshot(out, events, rings, host, Window(), list(sys.argv), told)
 
 
 def _host(spilled: Spilled) -> procfs.Host:

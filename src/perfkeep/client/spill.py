@@ -11,7 +11,7 @@ from perfkeep.errors import PerfkeepError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import spill
 
-_FILES = ("meta", "ring.")
+_FILES = ("meta", "told", "ring.")
 _BEFORE = "before-"
 
 
@@ -27,7 +27,7 @@ def prepare(
         description: bytes of what there is to say of the recording.
 
     Returns:
-        The files' fds: meta, then one for each CPU in the order given.
+        The files' fds: meta, told, then one for each CPU in the order given.
 
     Raises:
         PerfkeepError: EPERM others may write to the directory; ENOSPC, EACCES, … in words.
@@ -39,7 +39,10 @@ def prepare(
         with OwnedFd(os.open(directory, flags)) as folder:
             _check(folder, directory)
             _put_aside(folder)
-            sizes = {"meta": spill.meta_file_bytes(description)}
+            sizes = {
+                "meta": spill.meta_file_bytes(description),
+                "told": spill.told_file_bytes(len(cpus)),
+            }
             sizes |= {f"ring.{cpu}": spill.ring_file_bytes(ring_bytes) for cpu in cpus}
             return _make(folder, sizes)
     except PerfkeepError:

@@ -1,11 +1,15 @@
 """How a crash copy of rings lies on disk. Pure.
 
-A directory has one `meta` and a `ring.CPU` for each CPU. All space is there from the beginning, so
-a disk that fills up later harms nothing.
+A directory has one `meta`, one `told` and a `ring.CPU` for each CPU. All space is there from the
+beginning, so a disk that fills up later harms nothing.
 
     ring.CPU   page 0: slots A, B (commits, in turn) and I (the intent)
                then two areas, each as large as the ring's data, with records at the ring's offsets
     meta       slots A, B (in turn): header, JSON of Meta
+    told       page 0: slots A, B (in turn)
+               then two areas, for what the sideband told: a log that only grows, and behind it what
+               had not been read yet, with a checksum, as the log grows into its place. A log that
+               is begun anew goes into the other area
 
 A write goes: intent, data, commit, each on disk before the next. What has newly been recorded is
 added to the area of the last commit, in the place of the oldest; the intent tells how much of that
@@ -24,6 +28,7 @@ from typing import NamedTuple
 import msgspec
 
 from perfkeep.errors import DataError
+from perfkeep.wire.sideband import MOST_LOGGED, RING_BYTES
 from perfkeep.wire.structs import KindInSnapshot, RecordingInfo
 
 VERSION = 1
@@ -31,7 +36,9 @@ PAGE = 4096
 COMMIT, INTENT = 1, 2
 
 _MASK64 = (1 << 64) - 1
-_MAGIC_RING, _MAGIC_META = b"PKRING\0\0", b"PKMETA\0\0"
+_MAGIC_RING, _MAGIC_META, _MAGIC_TOLD = b"PKRING\0\0", b"PKMETA\0\0", b"PKTOLD\0\0"
+#: Files that are of no CPU, where files go by CPU.
+META, TOLD = -1, -2
 #: Where the slots of a ring's file lie: a sector each, which disks write whole.
 SLOT_A, SLOT_B, SLOT_I = 0, 512, 1024
 
@@ -152,13 +159,70 @@ def pieces(head: int, count: int, size: int, backward: bool) -> list[tuple[int, 
     return [(low, high) for low, high in found if high > low]
 
 
+# magic, version, area, sequence, logged, unread, crc32 of what is unread; then the crc32 of it all
+_TOLD = struct.Struct("<8sIIQQQI")
+
+
+class ToldSlot(NamedTuple):
+    """What page 0 of `told` says.
+
+    Attributes:
+        logged: bytes of the log, which begins where the area does.
+        unread: bytes behind it, of which crc32 is the checksum.
+    """
+
+    area: int
+    sequence: int
+    logged: int
+    unread: int
+    crc32: int
+
+    def pack(self) -> bytes:
+        text = _TOLD.pack(_MAGIC_TOLD, VERSION, *self)
+        return text + _CRC.pack(zlib.crc32(text))
+
+
+def told_slot(page: bytes) -> ToldSlot | None:
+    """The newest slot; None: there is none.
+
+    Raises:
+        DataError: a newer perfkeep wrote it.
+    """
+    found = [one for at in (SLOT_A, SLOT_B) if (one := _parse_told(page[at : at + 512]))]
+    return max(found, key=lambda slot: slot.sequence, default=None)
+
+
+def _parse_told(data: bytes) -> ToldSlot | None:
+    text = data[: _TOLD.size]
+    if len(data) < _TOLD.size + _CRC.size or not text.startswith(_MAGIC_TOLD):
+        return None
+    if _CRC.unpack_from(data, _TOLD.size)[0] != zlib.crc32(text):
+        return None
+    _, version, *numbers = _TOLD.unpack(text)
+    if version != VERSION:
+        raise DataError(f"a perfkeep with format {version} wrote it; this one reads {VERSION}", 8)
+    slot = ToldSlot(*numbers)
+    return slot if slot.area <= 1 else None
+
+
+def told_file_bytes(cpus: int) -> int:
+    """Room for a log and what is in all rings at most, twice."""
+    return PAGE + 2 * (MOST_LOGGED + (1 + cpus) * RING_BYTES)
+
+
+def told_area(file_bytes: int) -> int:
+    """How large each area of such a file is."""
+    return max(0, file_bytes - PAGE) // 2
+
+
 class Meta(msgspec.Struct, frozen=True):
-    """What the rings belong to."""
+    """What the rings belong to. `sideband`: how what `told` holds was recorded."""
 
     version: int
     boot_id: str
     recording: RecordingInfo
     kinds: list[KindInSnapshot]
+    sideband: KindInSnapshot | None = None
 
 
 def meta_file_bytes(length: int) -> int:

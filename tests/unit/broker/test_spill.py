@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -14,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfkeep.broker.rings import MappedRing
+from perfkeep.broker.sideband import Sideband
 from perfkeep.broker.spill import Job, RingFile, check
+from perfkeep.broker.told_file import ToldFile
 from perfkeep.errors import BrokerError, DataError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import spill
@@ -177,6 +180,91 @@ def test_a_crash_in_the_middle_costs_no_more_than_what_was_being_written(
     assert found is not None and found[1] == SIZE
 
 
+class FakeSideband:
+    """A log that grows and is begun anew now and then, and rings with something unread."""
+
+    def __init__(self) -> None:
+        self.number, self.log, self.unread = 1, b"", b""
+
+    def since(self, log: int, at: int) -> tuple[int, bytes, bytes]:
+        return self.number, self.log[at if log == self.number else 0 :], self.unread
+
+
+def told_in(image: bytes) -> tuple[bytes, bytes] | None:
+    """The log that recover would read, and what had not been read; None: it was never written."""
+    slot = spill.told_slot(image[: spill.PAGE])
+    if slot is None:
+        return None
+    base = spill.PAGE + slot.area * spill.told_area(len(image))
+    unread = image[base + slot.logged :][: slot.unread]
+    whole = zlib.crc32(unread) == slot.crc32
+    return image[base : base + slot.logged], unread if whole else b""
+
+
+_TOLD = st.binary(max_size=40)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_whenever_it_all_stops_what_is_read_back_is_what_a_sideband_had_told(
+    data: st.DataObject,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        size = spill.told_file_bytes(1)
+        disk = Disk(patch, size)
+        sideband = FakeSideband()
+
+        def taken_over() -> ToldFile:
+            fd = OwnedFd(os.open("/dev/null", os.O_RDWR))
+            return ToldFile(cast(Sideband, sideband), fd, size)
+
+        file, steps = taken_over(), list[tuple[int, bytes, bytes]]()
+        for _ in range(data.draw(st.integers(1, 6))):
+            if data.draw(st.integers(0, 3)) == 0:
+                sideband.number, sideband.log = sideband.number + 1, b""
+            sideband.log += data.draw(_TOLD)
+            sideband.unread = data.draw(_TOLD)
+            if data.draw(st.booleans()):
+                file = taken_over()
+            file.step()
+            steps.append((len(disk.writes), sideband.log, sideband.unread))
+        at = data.draw(st.integers(0, len(disk.writes)))
+        lost = data.draw(st.frozensets(st.integers(0, len(disk.writes))))
+        found = told_in(disk.after_crash(at, lost))
+    finished = sum(writes <= at for writes, _, _ in steps)
+    if found is None:
+        assert not finished
+        return
+    may = [(log, unread) for _, log, unread in steps[max(0, finished - 1) : finished + 1]]
+    assert found in [*may, *((log, b"") for log, _ in may)]
+    if at == steps[-1][0] and not lost:
+        assert found == may[-1]
+
+
+def test_what_has_been_told_is_written_once(patch: pytest.MonkeyPatch) -> None:
+    disk = Disk(patch, spill.told_file_bytes(1))
+    sideband = FakeSideband()
+    fd = OwnedFd(os.open("/dev/null", os.O_RDWR))
+    file = ToldFile(cast(Sideband, sideband), fd, spill.told_file_bytes(1))
+    sideband.log = bytes(5000)
+    assert file.step() == 5000
+    sideband.log, sideband.unread = sideband.log + bytes(7), bytes(30)
+    assert file.step() == 37
+    count = len(disk.writes)
+    assert file.step() == 0 and len(disk.writes) == count
+
+
+def test_more_than_there_is_room_for_is_left_out(patch: pytest.MonkeyPatch) -> None:
+    size = spill.told_file_bytes(1)
+    disk = Disk(patch, size)
+    sideband = FakeSideband()
+    fd = OwnedFd(os.open("/dev/null", os.O_RDWR))
+    sideband.log, sideband.unread = bytes(1000), b"x" * size
+    assert ToldFile(cast(Sideband, sideband), fd, size).step() == spill.told_area(size)
+    found = told_in(bytes(disk.now))
+    assert found is not None and found[0] == bytes(1000) and len(bytes(disk.now)) == size
+
+
 def info() -> RecordingInfo:
     return RecordingInfo(
         "flight", 1, "running", 0, Owner(0, 0, 1, "x"), 0o600, 0, Ring("backward", SIZE), "all", []
@@ -189,7 +277,7 @@ def make_job(tmp_path: Path) -> Job:
         path = tmp_path / f"file{cpu}"
         path.write_bytes(bytes(size))
         files[cpu] = OwnedFd(os.open(path, os.O_RDWR))
-    return Job(10**9, LONGEST, files, [cast(MappedRing, FakeRing(True))])
+    return Job(10**9, LONGEST, files, [cast(MappedRing, FakeRing(True))], None)
 
 
 def test_a_disk_that_fails_is_told_of_and_ends_nothing(
