@@ -244,9 +244,9 @@ def test_an_overwriting_ring_goes_on_recording_when_its_program_is_gone(
     before = newest()
     eventually(lambda: newest() > before)
     recording.snapshot(str(tmp_path / "copy.data")).close()
-    clock, dummy = samples_of(tmp_path / "copy.data")
+    clock, dummy, sideband = samples_of(tmp_path / "copy.data")
     assert clock > 0
-    assert dummy == 0
+    assert (dummy, sideband) == (0, 0)
 
 
 def test_what_was_adopted_is_mapped_and_reopened_by_its_id() -> None:

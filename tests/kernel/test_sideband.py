@@ -19,6 +19,7 @@ from perfkeep.abi.records import Record
 from perfkeep.analysis.stacks import stacks
 from perfkeep.analysis.symbolize import Function
 from perfkeep.client import recover
+from perfkeep.client.adopt import adopt
 from perfkeep.client.connection import disconnect
 from perfkeep.client.look import look
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
@@ -144,6 +145,43 @@ def test_it_is_in_what_is_recovered_when_both_daemons_have_died(
     assert spilled_copy.problems == [f"{told}: it was cut short"]
     recover.recover(spilled_copy, str(tmp_path / "y.data")).close()
     assert named(tmp_path / "y.data") == 0 < len(look(str(tmp_path / "y.data")).tables["cpu_clock"])
+
+
+_RECORDS = """
+import mmap, sys
+from dataclasses import replace
+from perfkeep import events
+from perfkeep.abi.perf_event import Flag, Sample
+from perfkeep.kernel.cpus import online
+from perfkeep.kernel.syscalls import perf_event_open
+
+attr = events.for_flight_ring(events.parse("cpu-clock/freq=999/")[0], False)
+ids = Sample.IDENTIFIER if sys.argv[1] == "ids" else Sample(0)
+attr = replace(attr, sample_type=attr.sample_type & ~Sample.IDENTIFIER | ids)
+fds = [perf_event_open(attr.with_flags(off=Flag.DISABLED), -1, cpu) for cpu in online()]
+maps = [mmap.mmap(fd.fileno(), 257 << 12, mmap.MAP_SHARED, mmap.PROT_READ) for fd in fds]
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@requires(perf_tool)
+@pytest.mark.parametrize("how", ["ids", "no ids"])
+def test_it_is_known_in_what_was_adopted(burner: Path, tmp_path: Path, how: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _RECORDS, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None and program.stdout.readline() == b"ready\n"
+        recording = adopt(program.pid, "taken", ["cpu-clock"])
+        program.kill()
+    assert not any("processes that end" in note for note in recording.notes)
+    subprocess.run([burner], check=True)
+    assert seen(recording, tmp_path / "x.data") > 100
+    got = subprocess.run(
+        ["perf", "script", "-i", tmp_path / "x.data", "-F", "comm,ip,sym", "--comm", "burner"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert got.stdout.count("burn_the_time") > 100
 
 
 def test_of_many_that_come_and_go_none_is_lost_while_the_broker_keeps_up(tmp_path: Path) -> None:

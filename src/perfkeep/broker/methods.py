@@ -236,7 +236,7 @@ class Methods:
             return answer, []
         sideband.read(self.recordings.keeper)
         fd, size = sideband.copy(kernel=not redacts)
-        told = messages.Told(sideband.kind, sideband.kernel_ids, size, sideband.complete)
+        told = messages.Told(sideband.event(), size, sideband.complete)
         return msgspec.structs.replace(answer, sideband=told), [fd]
 
     def CopyRing(self, connection: Connection, request: messages.CopyRing) -> Answer:

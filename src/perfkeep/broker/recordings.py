@@ -243,10 +243,8 @@ class Recordings:
             spill = recording.spill
             job = Job(spill.every_ns, spill.longest, recording.spill_files, rings, sideband)
         info, kinds = self.views.info(recording), self.views.kinds(recording)
-        told = None
-        if sideband is not None:
-            told = messages.KindInSnapshot(0, sideband.kind, sideband.kernel_ids)
-        job.meta = Meta(VERSION, boot_id(), info, kinds, told)
+        event = sideband.event() if sideband is not None else None
+        job.meta = Meta(VERSION, boot_id(), info, kinds, event)
         self.spiller.put(recording.id, job)
 
     def _publish(self, recording: Recording, kinds: list[KindOfEvent], enable: bool) -> None:

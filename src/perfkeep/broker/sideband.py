@@ -27,7 +27,7 @@ from perfkeep.kernel import perf_fd, refusal
 from perfkeep.kernel.cpus import online
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.memfd import sealed
-from perfkeep.wire.messages import Kind
+from perfkeep.wire.messages import Kind, KindInSnapshot
 from perfkeep.wire.sideband import MOST_LOGGED, MOST_SCANNED, RING_BYTES
 from perfkeep.wire.spill import pieces
 
@@ -125,6 +125,10 @@ class Sideband:
     def complete(self) -> bool:
         """Whether every process is known that lives on these CPUs."""
         return self.scanned and not self.lost and not self.processes.forgot
+
+    def event(self) -> KindInSnapshot:
+        """What wrote its records, as snapshots describe events."""
+        return KindInSnapshot(0, self.kind, self.kernel_ids)
 
     # --- what it is made of -------------------------------------------------------------------
 

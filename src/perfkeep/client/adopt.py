@@ -22,7 +22,7 @@ from typing import cast
 from perfkeep import events, records
 from perfkeep.abi.perf_data import HEADER, MAGIC
 from perfkeep.abi.perf_event import Attr, ClockId, Flag, ReadFormat, Sample, Software, Type
-from perfkeep.client import taken
+from perfkeep.client import sideband, taken
 from perfkeep.client.connection import call
 from perfkeep.client.opening import Wanted, kind_of, wanted
 from perfkeep.client.recording import Recording, Spec
@@ -85,7 +85,9 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
         started, _ = call("Start", request, [event.fd for event in used])
     finally:
         found.close()
-    return Recording(cast(messages.Started, started).name, notes)
+    made = cast(messages.Started, started).name
+    notes += sideband.add(made, kinds, target, sorted({slot.cpu for slot in slots}))
+    return Recording(made, notes)
 
 
 def _cannot(why: str) -> PerfkeepError:

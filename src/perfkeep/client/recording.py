@@ -208,9 +208,7 @@ def start(
         started = _start(request, opened.fds, spill, spill_every)
     finally:
         opened.close()
-    problem = sideband.add(started.name, opened.kinds, str(to), to.cpus)
-    if problem:
-        opened.notes.append(f"processes that end are not named in snapshots: {problem}")
+    opened.notes += sideband.add(started.name, opened.kinds, str(to), to.cpus)
     return Recording(started.name, opened.notes)
 
 

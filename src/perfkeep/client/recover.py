@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from perfkeep.broker.processes import Processes
 from perfkeep.client.aside import AsideFile
+from perfkeep.client.sideband import described
 from perfkeep.client.snapshot import Snapshot, describe, gaps_in, max_record
 from perfkeep.errors import DataError, PerfkeepError
 from perfkeep.formats.perf_data import Coverage, RingCopy, Window, write_snapshot
@@ -152,7 +153,7 @@ def _write(spilled: Spilled, out: BinaryIO) -> Coverage:
     longest = max_record(kind.kind for kind in meta.kinds)
     told = b""
     if meta.sideband is not None:
-        events.append(describe(meta.sideband))
+        events += described(meta.sideband)
         processes = Processes()
         processes.fold(spilled.told)
         told = b"".join(processes.records())

@@ -14,6 +14,7 @@ import msgspec
 from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, Sample, Software, Type
 from perfkeep.client import opening
 from perfkeep.client.connection import Connection, call
+from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.synthesized import TRAILER, process
 from perfkeep.kernel import procfs
 from perfkeep.kernel.fd import OwnedFd
@@ -29,16 +30,14 @@ _TELLS = Flag.MMAP | Flag.MMAP2 | Flag.COMM | Flag.COMM_EXEC | Flag.TASK
 #: as if they had one, and perf 6.1 dies of that (perf_event_mmap_output does not take
 #: PERF_RECORD_MISC_MMAP_BUILD_ID back).
 _ALSO = (Flag.KSYMBOL | Flag.BPF_EVENT, Flag.NAMESPACES)
-#: Behind a record that is no sample these say whose it is, and when.
-_NEEDED = Sample.IDENTIFIER | Sample.TIME
 
 
 def kind_for(kinds: Sequence[messages.Kind]) -> messages.Kind | None:
-    """How the sideband of a recording with these events is opened; None: records without id or
-    time could not be put beside theirs.
+    """How the sideband of a recording with these events is opened; None: records without a time
+    could not be put beside theirs.
     """
     first = Attr.unpack(kinds[0].attr)
-    if first.sample_type & _NEEDED != _NEEDED or not first.flags & Flag.SAMPLE_ID_ALL:
+    if not first.sample_type & Sample.TIME or not first.flags & Flag.SAMPLE_ID_ALL:
         return None
     flags = _TELLS | Flag.SAMPLE_ID_ALL | Flag.WRITE_BACKWARD | Flag.WATERMARK
     flags |= Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV
@@ -54,6 +53,16 @@ def kind_for(kinds: Sequence[messages.Kind]) -> messages.Kind | None:
         wakeup_events=WATERMARK,
     )
     return messages.Kind(NAME, NAME, attr.pack())
+
+
+def described(told: messages.KindInSnapshot) -> list[EventDesc]:
+    """The sideband as an event of a file; none, where the file's only event has no ids and the
+    records look like its own.
+    """
+    attr = Attr.unpack(told.kind.attr)
+    if not attr.sample_type & (Sample.IDENTIFIER | Sample.ID):
+        return []
+    return [EventDesc(told.kind.name, attr, told.kernel_ids, None)]
 
 
 def open_sideband(
@@ -103,16 +112,17 @@ def scan(kind: messages.Kind, target: str) -> OwnedFd:
     return sealed("perfkeep-scanned", data)
 
 
-def add(name: str, kinds: Sequence[messages.Kind], target: str, cpus: Sequence[int]) -> str:
-    """Have a recording that has begun know of processes. Gives why it cannot, or nothing."""
+def add(name: str, kinds: Sequence[messages.Kind], target: str, cpus: Sequence[int]) -> list[str]:
+    """Have a recording that has begun know of processes. Gives notes on why it cannot."""
     kind = kind_for(kinds)
-    if kind is None:
-        return "its events do not say when they were"
+    problem = "its events do not say when they were"
 
     def ask(method: str, parameters: msgspec.Struct, fds: list[OwnedFd]) -> None:
         call(method, parameters, fds)
 
-    return _add(ask, name, kind, target, cpus)
+    if kind is not None:
+        problem = _add(ask, name, kind, target, cpus)
+    return [f"processes that end are not named in snapshots: {problem}"] if problem else []
 
 
 def add_again(broker: Connection, missing: messages.Missing) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from perfkeep.abi.perf_event import Attr
 from perfkeep.client.aside import AsideFile
 from perfkeep.client.connection import Connection, again
+from perfkeep.client.sideband import described
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
 from perfkeep.formats.perf_data.told import without_mappings
 from perfkeep.kernel import procfs
@@ -190,7 +191,7 @@ class Context:
         self.longest = max_record(kind.kind for kind in begun.kinds)
         self._wanted: set[int] | None = None
         if begun.sideband is not None:
-            self.events.append(_describe_sideband(begun.sideband))
+            self.events += described(begun.sideband.event)
             if begun.sideband.complete:  # who is known need not be looked for
                 self._wanted = without_mappings(memoryview(told))
 
@@ -216,10 +217,6 @@ def begin(name: str) -> tuple[Connection, messages.Snapshot, bytes]:
     except BaseException:
         connection.close()
         raise
-
-
-def _describe_sideband(told: messages.Told) -> EventDesc:
-    return EventDesc(told.kind.name, Attr.unpack(told.kind.attr), told.kernel_ids, None)
 
 
 def describe(kind: messages.KindInSnapshot) -> EventDesc:

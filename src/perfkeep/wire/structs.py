@@ -210,7 +210,6 @@ class Told(msgspec.Struct, frozen=True):
     rides along. `complete`: whatever lives or has ended of late on its CPUs is in them.
     """
 
-    kind: Kind
-    kernel_ids: dict[int, list[int]]
+    event: KindInSnapshot
     bytes: int
     complete: bool
