@@ -18,7 +18,8 @@ from elftools.elf.sections import SymbolTableSection
 
 import perfkeep
 from perfkeep.analysis.data import Data, read
-from perfkeep.analysis.stacks import frames
+from perfkeep.analysis.stacks import Chains
+from perfkeep.analysis.symbolize import Function
 from perfkeep.client.look import look
 from perfkeep.records.columns import Table
 from perfkeep.symbols import elf
@@ -161,6 +162,14 @@ def test_a_file_of_stock_perf_is_read_the_same(tracefs_mounted: Path, tmp_path: 
     assert compare(data, as_perf_says(path, tmp_path)) > 1000
 
 
+def frames_of(data: Data, table: Table) -> list[list[Function]]:
+    """Of each sample, the innermost first."""
+    chains = Chains(table, data.symbolizer)
+    numbers = [number for rows in table.batches() for number in chains.numbers(rows)]
+    frames, functions = chains.frames()
+    return [[functions[one] for one in reversed(frames[number])] for number in numbers]
+
+
 @cache
 def places(file: str) -> dict[str, set[int]]:
     """Where the names of an ELF file, or of the kernel, are: one place may have several."""
@@ -194,9 +203,9 @@ def test_functions_are_called_as_perf_calls_them(
     theirs = as_perf_says(recorded, tmp_path)
     compared = 0
     for table in data.tables.values():
-        offsets, codes, functions = frames(table, data.symbolizer)
+        frames = frames_of(data, table)
         for row, (about, _) in zip(in_order(table), theirs.get(table.kind.name, []), strict=True):
-            ours = [functions[one].name for one in codes[offsets[row] : offsets[row + 1]].tolist()]
+            ours = [one.name for one in frames[row]]
             chain = about["callchain"]
             for name, frame in zip(ours, chain, strict=True) if chain else ():
                 said = frame.get("sym", {}).get("name")
@@ -225,8 +234,7 @@ def test_functions_of_the_vdso_are_called_as_perf_calls_them(
     if not theirs:
         pytest.skip("time.monotonic() does not go through the vdso here")
     data = look(str(path))
-    _, codes, functions = frames(data.table("cpu-clock"), data.symbolizer)
-    named = [functions[code] for code in codes.tolist()]
+    named = [one for frames in frames_of(data, data.table("cpu-clock")) for one in frames]
     assert Counter(one.name for one in named if one.file == "[vdso]") == theirs
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from perfkeep.analysis.samples import choose
 from perfkeep.analysis.stacks import Share, Stacks, shares
 from perfkeep.errors import UsageError
 from perfkeep.units import parse_duration
@@ -76,12 +77,12 @@ def parse_span(text: str, data: Data, event: str) -> Span:
     found = re.fullmatch(r"([^.]+(?:\.\d+\w+)?|)\.\.(.*)", text)
     if found is None or not any(found.groups()):
         raise UsageError(f"{text!r} is no span; write it like 2s..5s, 10s.. or -5s..-2s")
-    time = data.table(event).get("time")
-    if time is None:
+    times = choose(data.table(event)).times
+    if times is None:
         raise UsageError(f"{event} does not record when its samples were taken")
-    if not len(time):
+    if not len(times):
         return None, None
-    first, last = int(time.values.min()), int(time.values.max())
+    first, last = int(times.min()), int(times.max())
 
     def moment(part: str) -> int | None:
         if not part:

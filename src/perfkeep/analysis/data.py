@@ -9,7 +9,7 @@ import re
 import stat
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from perfkeep.formats.perf_data.reader import PerfData, parse
 from perfkeep.formats.perf_data.tracing import parse_strings
 from perfkeep.records.cells import Column, Ints
 from perfkeep.records.columns import Decoded, Kind, Table, decode
-from perfkeep.records.names import namer
+from perfkeep.records.names import Named, namer
 from perfkeep.records.print_format import Printer, printer
 from perfkeep.records.tasks import Tasks
 
@@ -244,13 +244,6 @@ class Data:
             self._printers[name] = found
         return self._printers[name]
 
-    def named(self, name: str) -> list[Column]:
-        """The columns of a table, and beside numbers that have names their names: `prev_state_name`
-        is "S" where `prev_state` is 1. They are made here, as they cost time.
-        """
-        table = self.tables[name]
-        return namer(table.kind.format)(table.columns)
-
     # --- what programs ask for --------------------------------------------------------------------
 
     def table(self, name: str) -> Table:
@@ -291,16 +284,18 @@ class Data:
         return {known: self._arrow(table) for known, table in self.tables.items()}
 
     def with_names(self, name: str) -> ArrowTable:
-        """One table, with what `named` adds."""
+        """One table, and beside numbers that have names their names: `prev_state_name` is "S" where
+        `prev_state` is 1.
+        """
         table = self.tables[name]
         return self._arrow(table, namer(table.kind.format))
 
     @staticmethod
-    def _arrow(table: Table, more: Callable[[Sequence[Column]], list[Column]] = list) -> ArrowTable:
+    def _arrow(table: Table, more: Named = list) -> ArrowTable:
         from perfkeep.formats.arrow import ArrowTable
 
         none = table.rows(slice(0)).columns
-        return ArrowTable(more(none), lambda: (more(one) for one in table.batches()))
+        return ArrowTable(more(none), lambda: (more(one.columns) for one in table.batches()))
 
     def to_pandas(self, name: str) -> Any:
         """One table as a pandas.DataFrame."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.abi.records import MISC_COMM_EXEC, MISC_MMAP_BUILD_ID, Record
-from perfkeep.records.columns import Table
+from perfkeep.records.columns import Rows
 from perfkeep.records.timeline import Timeline
 
 Ints = NDArray[Any]
@@ -113,13 +114,12 @@ class Mappings:
         first = bisect_right(there, start, key=_end)
         there[first : bisect_left(there, new.end, first, key=_start)] = [new]
 
-    def of(self, table: Table, rows: Ints | slice = slice(None)) -> Ints:
-        """For each sample of a table, or of some of its rows, the number of its address space."""
-        pid, time = table.get("pid"), table.get("time")
+    def of(self, rows: Rows) -> Ints:
+        """For each of these samples the number of its address space."""
+        pid, time = rows.get("pid"), rows.get("time")
         if pid is None:
-            return np.zeros(len(np.arange(len(table))[rows]), "i8")
-        times = None if time is None else time.values[rows]
-        return self.at(pid.values[rows].astype("i8"), times)
+            return np.zeros(len(rows), "i8")
+        return self.at(pid.values.astype("i8"), None if time is None else time.values)
 
     def at(self, pids: Ints, times: Ints | None) -> Ints:
         """For each moment of a process the number of its address space.
@@ -128,4 +128,8 @@ class Mappings:
             pids: int64.
             times: ns, as long as `pids`; None: nobody knows when it was.
         """
-        return np.maximum(Timeline(self._changes).values(pids, times), 0)
+        return np.maximum(self._timeline.values(pids, times), 0)
+
+    @cached_property
+    def _timeline(self) -> Timeline:
+        return Timeline(self._changes)

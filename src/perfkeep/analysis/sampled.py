@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import sys
-from itertools import pairwise
-from typing import TYPE_CHECKING
-
-import numpy as np
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Flag
-from perfkeep.analysis.stacks import frames
+from perfkeep.analysis.stacks import Chains, Frames
 from perfkeep.errors import UsageError
 from perfkeep.formats.sampled import Facts, Row, Sampled
+from perfkeep.records.cells import values
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
-    from perfkeep.records.columns import Table
+    from perfkeep.records.columns import Rows, Table
 
 
-def texts(table: Table, name: str) -> list[str]:
-    """A column of text, row by row; "" where the table has none of that name."""
-    column = table.get(name)
-    if column is None or column.offsets is None:
-        return [""] * len(table)
-    whole = column.values.tobytes()
-    known: dict[bytes, str] = {}
-    found = []
-    for at, end in pairwise(column.offsets.tolist()):
-        raw = whole[at:end]
-        if raw not in known:
-            known[raw] = raw.decode(errors="replace")
-        found.append(known[raw])
-    return found
-
-
-def numbers(table: Table, name: str, otherwise: int = 0) -> list[int]:
-    """A column of integers, row by row."""
-    column = table.get(name)
-    if column is None or column.offsets is not None:
-        return [otherwise] * len(table)
-    found: list[int] = column.values.tolist()
-    return found
+def listed(rows: Rows, name: str, otherwise: Any) -> list[Any]:
+    """A column, row by row; `otherwise` in each where there is none of that name."""
+    column = rows.get(name)
+    return [otherwise] * len(rows) if column is None else values(column)
 
 
 def sampled(data: Data, name: str) -> Sampled:
@@ -50,34 +30,29 @@ def sampled(data: Data, name: str) -> Sampled:
         UsageError: there is no such table, or it does not say where or when.
     """
     table = data.table(name)
-    time = table.get("time")
-    if time is None:
+    if "time" not in table.names:
         raise UsageError(f"{table.kind.name} does not record when its samples were taken")
-    offsets, codes, functions = frames(table, data.symbolizer)
-    flat, known = codes.tolist(), dict[tuple[int, ...], int]()
-    stacks = [
-        known.setdefault(tuple(flat[at:end][::-1]), len(known))
-        for at, end in pairwise(offsets.tolist())
-    ]
+    chains = Chains(table, data.symbolizer)
     period = table.kind.attr.sample_period if not _by_frequency(table) else 1
-    rows = list(
-        map(
-            Row,
-            time.values.tolist(),
-            numbers(table, "pid"),
-            numbers(table, "tid"),
-            numbers(table, "cpu"),
-            texts(table, "comm"),
-            stacks,
-            numbers(table, "period", period),
-        )
-    )
-    order = np.argsort(time.values, kind="stable").tolist()
+    wanted = (("time", 0), ("pid", 0), ("tid", 0), ("cpu", 0), ("comm", ""), ("period", period))
+    read = [
+        ([listed(rows, *one) for one in wanted], chains.numbers(rows)) for rows in table.batches()
+    ]
+    frames, functions = chains.frames()
+    # Different addresses of the same functions are one stack.
+    stacks: dict[Frames, int] = {}
+    codes = [stacks.setdefault(one, len(stacks)) for one in frames]
+    rows = [
+        Row(time, pid, tid, cpu, comm, codes[number], period)
+        for columns, numbers in read
+        for time, pid, tid, cpu, comm, period, number in zip(*columns, numbers, strict=True)
+    ]
+    rows.sort(key=attrgetter("time"))
     return Sampled(
         table.kind.name,
         [(one.name, one.file) for one in functions],
-        list(known),
-        [rows[at] for at in order],
+        list(stacks),
+        rows,
         data.wall_offset_ns,
     )
 

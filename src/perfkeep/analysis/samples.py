@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.analysis.symbolize import CONTEXTS, Place
-from perfkeep.records.cells import Column
-from perfkeep.records.columns import Table
+from perfkeep.records.cells import values
+from perfkeep.records.columns import Rows, Table
 from perfkeep.records.print_format import Printer
 from perfkeep.records.print_values import Value
 from perfkeep.records.raw import column_name
@@ -21,56 +21,69 @@ if TYPE_CHECKING:
 Ints = NDArray[Any]
 T = TypeVar("T")
 
-#: Samples that are made into objects at a time: a few first, so that the first are there soon.
+#: Samples that are read at a time: a few first, so that the first are there soon.
 _FIRST, _MOST = 64, 8192
 
 
-def values(column: Column, rows: Ints) -> list[Any]:
-    """Of these rows, as Python has them."""
-    if column.offsets is None:
-        found: list[Any] = column.values[rows].tolist()
-        return found
-    begins, ends = column.offsets[rows].tolist(), column.offsets[rows + 1].tolist()
-    some = zip(begins, ends, strict=True)
-    if column.form == "ints":
-        return [column.values[at:end].tolist() for at, end in some]
-    whole = np.ascontiguousarray(column.values).data.cast("B")
-    if column.form == "bytes":
-        return [bytes(whole[at:end]) for at, end in some]
-    return [str(whole[at:end], "utf-8") for at, end in some]
-
-
-def printed(printer: Printer, table: Table, rows: Ints) -> list[str]:
+def printed(printer: Printer, rows: Rows, at: slice = slice(None)) -> list[str]:
     """What a tracepoint's `print fmt:` makes of these samples."""
-    columns = [table.get(column_name(one)) for one in printer.fields]
+    columns = [rows.get(column_name(one)) for one in printer.fields]
+    count = len(range(len(rows))[at])
     if any(one is None for one in columns):
-        return [""] * len(rows)
+        return [""] * count
     if not columns:
-        return [printer.text(())] * len(rows)
-    parts = [values(one, rows) for one in columns if one is not None]
+        return [printer.text(())] * count
+    parts = [values(one, at) for one in columns if one is not None]
     return [printer.text(row) for row in zip(*parts, strict=True)]
 
 
+class Chosen(NamedTuple):
+    """Some samples of a table.
+
+    Attributes:
+        rows: their numbers.
+        times: of each; None: the event records none.
+    """
+
+    table: Table
+    rows: Ints
+    times: Ints | None
+
+
+def choose(table: Table, keep: Callable[[Rows], Ints] | None = None) -> Chosen:
+    """
+    Args:
+        keep: says of each of some samples whether it is wanted; None: all are.
+    """
+    at, numbers, times = 0, [np.empty(0, "i8")], [np.empty(0, "i8")]
+    for rows in table.batches():
+        some = np.arange(len(rows)) if keep is None else np.nonzero(keep(rows))[0]
+        numbers.append(some + at)
+        at += len(rows)
+        if (time := rows.get("time")) is not None:
+            times.append(time.values[some])
+    timed = "time" in table.names
+    return Chosen(table, np.concatenate(numbers), np.concatenate(times) if timed else None)
+
+
 def in_order(
-    tables: Sequence[Table], chosen: Sequence[Ints], build: Sequence[Callable[[Ints], Sequence[T]]]
+    chosen: Sequence[Chosen], build: Sequence[Callable[[Rows, Ints], Sequence[T]]]
 ) -> Iterator[T]:
     """One thing for each sample, in the order of time; where some have none, as they lie.
 
     Args:
-        chosen: which rows of each table.
-        build: makes the things of some rows of each table.
+        build: makes the things of some rows of each table, given these and their numbers.
     """
-    which = np.repeat(np.arange(len(tables), dtype="u4"), [len(one) for one in chosen])
+    which = np.repeat(np.arange(len(chosen), dtype="u4"), [len(one.rows) for one in chosen])
     if not len(which):
         return
-    rows = np.concatenate(chosen)
-    offsets = np.concatenate([one.offsets[some] for one, some in zip(tables, chosen, strict=True)])
-    times = [one.get("time") for one in tables]
-    if any(one is None for one in times):
-        order = np.argsort(offsets, kind="stable")
+    rows = np.concatenate([one.rows for one in chosen])
+    offsets = np.concatenate([one.table.offsets[one.rows] for one in chosen])
+    times = [one.times for one in chosen if one.times is not None]
+    if len(times) == len(chosen):
+        order = np.lexsort((offsets, np.concatenate(times)))
     else:
-        known = [one.values[some] for one, some in zip(times, chosen, strict=True) if one]
-        order = np.lexsort((offsets, np.concatenate(known)))
+        order = np.argsort(offsets, kind="stable")
     del offsets, times
     at, size = 0, _FIRST
     while at < len(order):
@@ -78,21 +91,23 @@ def in_order(
         made: list[Any] = [None] * len(part)
         for number in np.unique(which[part]).tolist():
             places = np.nonzero(which[part] == number)[0]
-            for place, one in zip(places.tolist(), build[number](rows[part[places]]), strict=True):
+            numbers = rows[part[places]]
+            some = chosen[number].table.rows(numbers)
+            for place, one in zip(places.tolist(), build[number](some, numbers), strict=True):
                 made[place] = one
         yield from made
         at, size = at + size, _MOST
 
 
 class _Of:
-    """What all samples of an event have in common."""
+    """What samples that were read together have in common."""
 
-    def __init__(self, data: Data, name: str, table: Table) -> None:
-        self.data, self.name, self.event = data, name, table.kind.name
-        self.columns = {one.name: one for one in table.columns}
+    def __init__(self, data: Data, name: str, event: str, rows: Rows) -> None:
+        self.data, self.name, self.event, self.rows = data, name, event, rows
+        self.columns = {one.name: one for one in rows.columns}
 
-    def value(self, name: str, row: int) -> Any:
-        return values(self.columns[name], np.array([row]))[0]
+    def value(self, name: str, at: int) -> Any:
+        return values(self.columns[name], slice(at, at + 1))[0]
 
 
 class Sample(Mapping[str, Value]):
@@ -103,13 +118,13 @@ class Sample(Mapping[str, Value]):
         row: in the event's table.
     """
 
-    __slots__ = ("_of", "row")
+    __slots__ = ("_at", "_of", "row")
 
-    def __init__(self, of: _Of, row: int) -> None:
-        self._of, self.row = of, row
+    def __init__(self, of: _Of, at: int, row: int) -> None:
+        self._of, self._at, self.row = of, at, row
 
     def __getitem__(self, name: str) -> Value:
-        found: Value = self._of.value(name, self.row)
+        found: Value = self._of.value(name, self._at)
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -127,7 +142,8 @@ class Sample(Mapping[str, Value]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sample):
             return NotImplemented
-        return self._of.data is other._of.data and hash(self) == hash(other)
+        mine, others = (self._of.name, self.row), (other._of.name, other.row)
+        return self._of.data is other._of.data and mine == others
 
     def __repr__(self) -> str:
         return f"<{self.event} at {self.time}: {self.comm} {self.tid} {self.text}>"
@@ -137,7 +153,7 @@ class Sample(Mapping[str, Value]):
         return self._of.event
 
     def _context(self, name: str) -> Any:
-        return self._of.value(name, self.row) if name in self._of.columns else None
+        return self._of.value(name, self._at) if name in self._of.columns else None
 
     @property
     def time(self) -> int | None:
@@ -172,8 +188,7 @@ class Sample(Mapping[str, Value]):
         printer = self._of.data.printer(self._of.name)
         if printer is None:
             return ""
-        table = self._of.data.tables[self._of.name]
-        return printed(printer, table, np.array([self.row]))[0]
+        return printed(printer, self._of.rows, slice(self._at, self._at + 1))[0]
 
     def called(self, name: str) -> str | None:
         """The name of a field's number: "S" of prev_state; None: it has none."""
@@ -181,16 +196,16 @@ class Sample(Mapping[str, Value]):
         if printer is None or name not in printer.names:
             return None
         field = next(one for one in printer.fields if one.name == name)
-        return printer.names[name](self._of.value(column_name(field), self.row))
+        return printer.names[name](self._of.value(column_name(field), self._at))
 
     @property
     def callchain(self) -> list[Place]:
         """The functions that it was taken in, the innermost first."""
         chain = self._context("callchain") or []
         symbolizer = self._of.data.symbolizer
-        (space,) = symbolizer.mappings.of(
-            self._of.data.tables[self._of.name], np.array([self.row])
-        ).tolist()
+        pid, time = self.pid, self.time
+        times = None if time is None else np.array([time])
+        (space,) = symbolizer.mappings.at(np.array([-1 if pid is None else pid]), times).tolist()
         return [symbolizer.place(space, one) for one in chain if one < CONTEXTS]
 
 
@@ -202,23 +217,26 @@ def samples(data: Data, event: str | None = None) -> Iterator[Sample]:
         names = [name for name, table in data.tables.items() if table is wanted]
     tables = [data.tables[name] for name in names]
 
-    def maker(name: str, table: Table) -> Callable[[Ints], list[Sample]]:
-        of = _Of(data, name, table)
-        return lambda rows: [Sample(of, row) for row in rows.tolist()]
+    def maker(name: str, table: Table) -> Callable[[Rows, Ints], list[Sample]]:
+        def make(rows: Rows, numbers: Ints) -> list[Sample]:
+            of = _Of(data, name, table.kind.name, rows)
+            return [Sample(of, at, row) for at, row in enumerate(numbers.tolist())]
+
+        return make
 
     makers = [maker(name, table) for name, table in zip(names, tables, strict=True)]
-    return in_order(tables, [np.arange(len(one)) for one in tables], makers)
+    return in_order([choose(one) for one in tables], makers)
 
 
-def frames(data: Data, table: Table, rows: Ints) -> list[list[tuple[int, int]]] | None:
+def frames(data: Data, rows: Rows) -> list[list[tuple[int, int]]] | None:
     """(address space, address) of each frame of these samples, the innermost first; None: no call
     chains.
     """
-    chain = table.get("callchain")
-    if chain is None or table.get("pid") is None:
+    chain = rows.get("callchain")
+    if chain is None or rows.get("pid") is None:
         return None
-    spaces = data.symbolizer.mappings.of(table, rows).tolist()
+    spaces = data.symbolizer.mappings.of(rows).tolist()
     return [
         [(whose, address) for address in addresses if address < CONTEXTS]
-        for whose, addresses in zip(spaces, values(chain, rows), strict=True)
+        for whose, addresses in zip(spaces, values(chain), strict=True)
     ]

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.abi.perf_event import Software, Type
-from perfkeep.analysis.samples import frames, in_order, printed, values
+from perfkeep.analysis.samples import Chosen, choose, frames, in_order, printed
 from perfkeep.analysis.symbolize import KERNEL, Place, Symbolizer
 from perfkeep.errors import UsageError
-from perfkeep.records.columns import Table
+from perfkeep.records.cells import Column, values
+from perfkeep.records.columns import Rows, Table
+from perfkeep.records.names import Named, namer
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
@@ -73,8 +75,8 @@ def parse_fields(text: str | None, usual: frozenset[str]) -> frozenset[str]:
     return (usual | {one[1:] for one in words if one[0] == "+"}) - taken
 
 
-def chosen(data: Data, wanted: Wanted) -> list[tuple[str, Table, Ints]]:
-    """The tables that have something to show, and which rows of them.
+def chosen(data: Data, wanted: Wanted) -> list[tuple[str, Chosen]]:
+    """The tables that are shown, and which samples of them.
 
     Raises:
         UsageError: there is no such event.
@@ -83,22 +85,21 @@ def chosen(data: Data, wanted: Wanted) -> list[tuple[str, Table, Ints]]:
     if wanted.events:
         named = [data.table(one) for one in wanted.events]
         tables = [(name, one) for name, one in tables if any(one is other for other in named)]
-    found = []
-    for name, table in tables:
-        kept = np.ones(len(table), bool)
-        for column, allowed in wanted.only.items():
-            kept &= _among(table, column, allowed)
-        found.append((name, table, np.nonzero(kept)[0]))
-    return found
+
+    def keep(rows: Rows) -> Ints:
+        some = [_among(rows, column, allowed) for column, allowed in wanted.only.items()]
+        all_of_them: Ints = np.logical_and.reduce(some)
+        return all_of_them
+
+    return [(name, choose(table, keep if wanted.only else None)) for name, table in tables]
 
 
-def _among(table: Table, name: str, allowed: Sequence[int | str]) -> Ints:
-    column = table.get(name)
+def _among(rows: Rows, name: str, allowed: Sequence[int | str]) -> Ints:
+    column = rows.get(name)
     if column is None:
-        return np.zeros(len(table), bool)
+        return np.zeros(len(rows), bool)
     if column.form != "int":
-        have = values(column, np.arange(len(column)))
-        return np.fromiter((one in allowed for one in have), bool, len(have))
+        return np.fromiter((one in allowed for one in values(column)), bool, len(rows))
     return np.isin(column.values, np.array(list(allowed), "i8"))
 
 
@@ -106,11 +107,11 @@ class _Lines:
     """Makes lines of the samples of one event."""
 
     def __init__(self, data: Data, name: str, table: Table, wanted: Wanted, width: int) -> None:
-        self.data, self.table, self.width = data, table, width
+        self.data, self.kind, self.width = data, table.kind, width
+        self.has = frozenset(table.names)
         self.tracepoint = bool(table.kind.format) or table.kind.attr.type == Type.TRACEPOINT
         # Without a process nobody knows what an address is of.
-        chained = table.get("callchain") is not None and table.get("pid") is not None
-        self.chains = wanted.call_chains and chained
+        self.chains = wanted.call_chains and self.has >= {"callchain", "pid"}
         usual = _TRACEPOINT if self.tracepoint else _OTHER
         # As perf does it: what is named, even by a plus sign, is all of a tracepoint.
         if self.tracepoint and self.chains and wanted.fields is None:
@@ -128,12 +129,12 @@ class _Lines:
         if field == "trace":
             return self.tracepoint
         column = _COLUMNS.get(field, field)
-        return column is None or self.table.get(column) is not None or self._of_chain(field)
+        return column is None or column in self.has or self._of_chain(field)
 
     def _of_chain(self, field: str) -> bool:
         return field in _PLACES and self.chains
 
-    def __call__(self, rows: Ints) -> list[str]:
+    def __call__(self, rows: Rows, _: Ints) -> list[str]:
         """Each with its line feeds."""
         specs, parts = self._start()
         whole = [some for one in parts for some in self._part(one, rows)]
@@ -143,15 +144,10 @@ class _Lines:
             heads = [head + one for head, one in zip(heads, tail, strict=True)]
         return [head + "\n" for head in heads]
 
-    def _column(self, name: str) -> Any:
-        column = self.table.get(name)
-        assert column is not None
-        return column
-
-    def _part(self, name: str, rows: Ints) -> list[list[Any]]:
+    def _part(self, name: str, rows: Rows) -> list[list[Any]]:
         if name != "time":
-            return [values(self._column(name), rows)]
-        time = self._column("time").values[rows]
+            return [values(_column(rows, name))]
+        time = _column(rows, "time").values
         unit = 1 if self.nanoseconds else 1000
         return [(time // 10**9).tolist(), (time % 10**9 // unit).tolist()]
 
@@ -173,41 +169,41 @@ class _Lines:
                 specs.append(spec)
                 parts.append(field)
         if "event" in has:
-            specs.append(f"{self.table.kind.name:>{self.width}}: ".replace("%", "%%"))
+            specs.append(f"{self.kind.name:>{self.width}}: ".replace("%", "%%"))
         return specs, parts
 
-    def _tails(self, rows: Ints) -> Iterator[list[str]]:
+    def _tails(self, rows: Rows) -> Iterator[list[str]]:
         has = self.fields
         if self.printer is not None:
-            yield [_plain(one) for one in printed(self.printer, self.table, rows)]
+            yield [_plain(one) for one in printed(self.printer, rows)]
         if "addr" in has:
             yield self._addresses(rows)
         if "weight" in has:
-            yield [f"{one:16d}" for one in values(self._column("weight"), rows)]
+            yield [f"{one:16d}" for one in values(_column(rows, "weight"))]
         if "ip" in has:
             yield self._where(rows)
         if "phys_addr" in has:
-            yield [f"{one:16x}" for one in values(self._column("phys_addr"), rows)]
+            yield [f"{one:16x}" for one in values(_column(rows, "phys_addr"))]
 
-    def _addresses(self, rows: Ints) -> list[str]:
-        found = values(self._column("addr"), rows)
-        attr = self.table.kind.attr
+    def _addresses(self, rows: Rows) -> list[str]:
+        found = values(_column(rows, "addr"))
+        attr = self.kind.attr
         fault = attr.type == Type.SOFTWARE and attr.config in _FAULTS
-        if not fault or not self.fields & {"sym", "dso"} or self.table.get("pid") is None:
+        if not fault or not self.fields & {"sym", "dso"} or "pid" not in self.has:
             return [f"{one:16x}" for one in found]
         symbolizer = self.data.symbolizer
-        spaces = symbolizer.mappings.of(self.table, rows).tolist()
+        spaces = symbolizer.mappings.of(rows).tolist()
         return [
             f"{one:16x}{self._named(symbolizer.place(space, one))}"
             for space, one in zip(spaces, found, strict=True)
         ]
 
-    def _where(self, rows: Ints) -> list[str]:
-        chains = frames(self.data, self.table, rows) if self.chains else None
+    def _where(self, rows: Rows) -> list[str]:
+        chains = frames(self.data, rows) if self.chains else None
         if chains is not None:
             return ["\n" + "".join([self._place(*one, True) for one in chain]) for chain in chains]
-        spaces = self.data.symbolizer.mappings.of(self.table, rows).tolist()
-        found = values(self._column("ip"), rows)
+        spaces = self.data.symbolizer.mappings.of(rows).tolist()
+        found = values(_column(rows, "ip"))
         return [f" {self._place(*one, False)}" for one in zip(spaces, found, strict=True)]
 
     def _place(self, space: int, address: int, of_chain: bool) -> str:
@@ -241,6 +237,12 @@ class _Lines:
         return f"{text} ({_plain(place.file) or '[unknown]'})" if "dso" in self.fields else text
 
 
+def _column(rows: Rows, name: str) -> Column:
+    column = rows.get(name)
+    assert column is not None
+    return column
+
+
 def _plain(text: str) -> str:
     """What others wrote, without what a terminal would obey."""
     if text.isprintable():
@@ -256,38 +258,43 @@ def lines(data: Data, wanted: Wanted) -> Iterator[str]:
     """
     some = chosen(data, wanted)
     width = max((len(one.kind.name) for one in data.tables.values()), default=0)
-    makers = [_Lines(data, name, table, wanted, width) for name, table, _ in some]
+    makers = [_Lines(data, name, one.table, wanted, width) for name, one in some]
     if makers and wanted.fields is not None:
         missing = frozenset.intersection(*(frozenset(one.missing) for one in makers))
         # What is shown anyway is left out where there is none.
         missing &= {one.strip().lstrip("+") for one in wanted.fields.split(",")}
         if missing:
             raise UsageError(f"no event recorded {', '.join(sorted(missing))}")
-    return in_order([one for _, one, _ in some], [rows for *_, rows in some], makers)
+    return in_order([one for _, one in some], makers)
 
 
 def objects(data: Data, wanted: Wanted) -> Iterator[str]:
     """A JSON object for each sample, with a line feed; docs/json.md."""
     some = chosen(data, wanted)
-    makers = [partial(_objects, data, name, table) for name, table, _ in some]
-    return in_order([one for _, one, _ in some], [rows for *_, rows in some], makers)
+    makers = [
+        partial(_objects, data, name, one.table.kind.name, namer(one.table.kind.format))
+        for name, one in some
+    ]
+    return in_order([one for _, one in some], makers)
 
 
 _CONTEXT = ("time", "cpu", "pid", "tid", "comm", "host")
 
 
-def _objects(data: Data, name: str, table: Table, rows: Ints) -> list[str]:
+def _objects(data: Data, name: str, event: str, named: Named, rows: Rows, _: Ints) -> list[str]:
     printer = data.printer(name)
-    texts = [None] * len(rows) if printer is None else printed(printer, table, rows)
-    context = {one: table.get(one) for one in _CONTEXT}
-    about = {one: values(column, rows) for one, column in context.items() if column is not None}
-    columns = [one for one in data.named(name) if one.name not in (*_CONTEXT, "callchain", "misc")]
-    fields = [_jsonable(values(one, rows)) for one in columns]
+    texts = [None] * len(rows) if printer is None else printed(printer, rows)
+    context = {one: rows.get(one) for one in _CONTEXT}
+    about = {one: values(column) for one, column in context.items() if column is not None}
+    columns = [
+        one for one in named(rows.columns) if one.name not in (*_CONTEXT, "callchain", "misc")
+    ]
+    fields = [_jsonable(values(one)) for one in columns]
     names = [one.name for one in columns]
-    chains = frames(data, table, rows)
+    chains = frames(data, rows)
     found = []
     for at, text in enumerate(texts):
-        one: dict[str, Any] = {"event": table.kind.name}
+        one: dict[str, Any] = {"event": event}
         one |= {key: some[at] for key, some in about.items()}
         one["fields"] = {key: some[at] for key, some in zip(names, fields, strict=True)}
         if text is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from perfkeep.analysis.symbolize import CONTEXTS, Function, Symbolizer
 from perfkeep.errors import UsageError
-from perfkeep.records.cells import behind
-from perfkeep.records.columns import Table
+from perfkeep.records.cells import behind, values
+from perfkeep.records.columns import Rows, Table
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
@@ -52,27 +52,51 @@ class Stacks(NamedTuple):
         ]
 
 
-def frames(table: Table, symbolizer: Symbolizer) -> tuple[Ints, Ints, list[Function]]:
-    """(offsets, codes, functions): row i has the frames `codes[offsets[i]:offsets[i + 1]]`, the
-    innermost first, and of functions that were compiled into others as well; just its own address
-    where the event records no call chain.
-
-    Raises:
-        UsageError: it records neither.
+class Chains:
+    """Call chains, each once: of many samples few differ, and only these need names. Where an event
+    records none, a chain is just the sample's own address.
     """
-    pid, chain, ip = table.get("pid"), table.get("callchain"), table.get("ip")
-    if pid is None or (chain is None and ip is None):
-        raise UsageError(f"{table.kind.name} does not record where its samples were taken")
-    spaces = symbolizer.mappings.of(table)
-    if chain is None or chain.offsets is None:
-        assert ip is not None
-        lengths, codes, functions = symbolizer.frames(spaces, ip.values)
-        return behind(lengths), codes, functions
-    spaces = np.repeat(spaces, np.diff(chain.offsets))
-    real = chain.values < np.uint64(CONTEXTS)
-    lengths, codes, functions = symbolizer.frames(spaces[real], chain.values[real])
-    kept = np.append(0, np.cumsum(real))
-    return behind(lengths)[kept[chain.offsets]], codes, functions
+
+    def __init__(self, table: Table, symbolizer: Symbolizer) -> None:
+        """
+        Raises:
+            UsageError: the event records neither.
+        """
+        if "pid" not in table.names or not {"callchain", "ip"} & set(table.names):
+            raise UsageError(f"{table.kind.name} does not record where its samples were taken")
+        self._symbolizer = symbolizer
+        self._known: dict[tuple[int, bytes], int] = {}
+
+    def numbers(self, rows: Rows) -> list[int]:
+        """Of these samples' chains."""
+        found = rows.get("callchain") or rows.get("ip")
+        assert found is not None
+        if found.offsets is None:
+            bounds = np.arange(0, 8 * len(found) + 1, 8).tolist()
+        else:
+            bounds = (8 * found.offsets).tolist()
+        whole, known = found.values.tobytes(), self._known
+        spaces = self._symbolizer.mappings.of(rows).tolist()
+        return [
+            known.setdefault((space, whole[at:end]), len(known))
+            for space, (at, end) in zip(spaces, pairwise(bounds), strict=True)
+        ]
+
+    def frames(self) -> tuple[list[Frames], list[Function]]:
+        """Of each number the frames, from the outermost to the innermost, and the functions that these
+        are numbered by; functions that were compiled into others are frames of their own.
+        """
+        chains = [np.frombuffer(chain, "u8") for _, chain in self._known]
+        sizes = [len(one) for one in chains]
+        flat = np.concatenate([np.empty(0, "u8"), *chains])
+        spaces = np.repeat(np.array([space for space, _ in self._known], "i8"), sizes)
+        real = flat < np.uint64(CONTEXTS)
+        lengths, codes, functions = self._symbolizer.frames(spaces[real], flat[real])
+        bounds = behind(lengths)[np.append(0, np.cumsum(real))[behind(np.array(sizes, "i8"))]]
+        inner = codes[::-1].tolist()
+        count = len(inner)
+        found = [tuple(inner[count - end : count - at]) for at, end in pairwise(bounds.tolist())]
+        return found, functions
 
 
 def stacks(
@@ -90,38 +114,37 @@ def stacks(
         UsageError: there is no such table, or it says nothing of places, or not whose they are.
     """
     table = data.table(name)
-    offsets, codes, functions = frames(table, data.symbolizer)
-    keys = list(zip(*(_values(table, one) for one in by), strict=True)) if by else [()] * len(table)
-    whole, bounds = codes.tolist(), offsets.tolist()
-    rows = _within(table, *span)
-    counts: Counter[tuple[Key, Frames]] = Counter(
-        (keys[row], tuple(whole[bounds[row] : bounds[row + 1]][::-1])) for row in rows
-    )
+    for one in by:
+        if one not in GROUPS or one not in table.names:
+            raise UsageError(f"{table.kind.name} says nothing of {one!r}")
+    chains = Chains(table, data.symbolizer)
+    numbered: Counter[tuple[Key, int]] = Counter()
+    for rows in table.batches():
+        numbers = chains.numbers(rows)
+        some_of = [values(column) for one in by if (column := rows.get(one))]
+        keys = list(zip(*some_of, strict=True)) or [()] * len(rows)
+        some = zip(keys, numbers, strict=True)
+        numbered.update(some if span == (None, None) else compress(some, _within(rows, *span)))
+    frames, functions = chains.frames()
+    counts: Counter[tuple[Key, Frames]] = Counter()
+    for (key, number), count in numbered.items():
+        counts[key, frames[number]] += count
     return Stacks(table.kind.name, functions, counts)
 
 
-def _within(table: Table, first: int | None, last: int | None) -> Sequence[int]:
-    """The rows of that time."""
-    time = table.get("time")
-    if time is None or (first is None and last is None):
-        return range(len(table))
-    kept = np.ones(len(table), bool)
+def _within(rows: Rows, first: int | None, last: int | None) -> list[bool]:
+    """Whether each was taken in that time."""
+    time = rows.get("time")
+    if time is None:
+        return [True] * len(rows)
+    moments = time.values.astype("i8")
+    kept = np.ones(len(rows), bool)
     if first is not None:
-        kept &= time.values.astype("i8") >= first
+        kept &= moments >= first
     if last is not None:
-        kept &= time.values.astype("i8") <= last
-    rows: list[int] = np.nonzero(kept)[0].tolist()
-    return rows
-
-
-def _values(table: Table, name: str) -> list[str] | list[int]:
-    column = table.get(name)
-    if name not in GROUPS or column is None:
-        raise UsageError(f"{table.kind.name} says nothing of {name!r}")
-    if column.offsets is None:
-        return list(column.values.tolist())
-    text = column.values.tobytes()
-    return [text[at:end].decode() for at, end in pairwise(column.offsets.tolist())]
+        kept &= moments <= last
+    found: list[bool] = kept.tolist()
+    return found
 
 
 class Share(NamedTuple):
@@ -167,15 +190,13 @@ def default_event(data: Data) -> str:
     """
     able = [
         (
-            table.get("callchain") is not None,
+            "callchain" in table.names,
             table.kind.name.split("/")[0] in ("cpu-clock", "task-clock", "cycles", "cpu-cycles"),
             len(table),
             name,
         )
         for name, table in data.tables.items()
-        if table.get("pid") is not None
-        and (table.get("callchain") is not None or table.get("ip") is not None)
-        and len(table)
+        if "pid" in table.names and {"callchain", "ip"} & set(table.names) and len(table)
     ]
     clocks = [one for one in able if one[1]] or able
     if not clocks:

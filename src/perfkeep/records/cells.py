@@ -39,6 +39,23 @@ class Column:
         return len(self.values) if self.offsets is None else len(self.offsets) - 1
 
 
+def values(column: Column, at: slice = slice(None)) -> list[Any]:
+    """Row by row, as Python has them."""
+    if column.offsets is None:
+        found: list[Any] = column.values[at].tolist()
+        return found
+    begins, ends = column.offsets[:-1][at].tolist(), column.offsets[1:][at].tolist()
+    some = zip(begins, ends, strict=True)
+    if column.form == "ints":
+        return [column.values[begin:end].tolist() for begin, end in some]
+    whole = np.ascontiguousarray(column.values).data.cast("B")
+    raw = [bytes(whole[begin:end]) for begin, end in some]
+    if column.form == "bytes":
+        return raw
+    known = {one: one.decode() for one in set(raw)}
+    return [known[one] for one in raw]
+
+
 class Plan:
     """What is wanted of each of many samples.
 

@@ -66,7 +66,8 @@ class Kind(NamedTuple):
     format: str
 
 
-class Rows(NamedTuple):
+@dataclass(slots=True)
+class Rows:
     """Some samples of one kind of event.
 
     Attributes:
@@ -76,13 +77,20 @@ class Rows(NamedTuple):
     columns: list[Column]
     offsets: Ints
 
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def get(self, name: str) -> Column | None:
+        return next((one for one in self.columns if one.name == name), None)
+
 
 class Table:
-    """The samples of one kind of event, in the order in which they lie: all at once, in `columns`,
-    or in batches, which takes less memory, and less time, as the same memory serves again.
+    """The samples of one kind of event, in the order in which they lie: in batches, which takes
+    little memory, and less time, as the same memory serves again; some of them; or all at once, in
+    `columns`.
 
     Args:
-        found: offsets of its records in the data.
+        found: offsets of its records in the data, malformed ones too.
 
     Attributes:
         found: as above.
@@ -103,9 +111,18 @@ class Table:
         fields = [(at - 1, *one) for at, part in enumerate(parts) for one in part.fields]
         return parts, Plan([one.extent for one in parts[1:]], fields)
 
-    def rows(self, which: slice) -> Rows:
-        """Those of `found`, less what is malformed."""
-        view, offsets = self._view, self.found[which]
+    @cached_property
+    def names(self) -> list[str]:
+        """Of its columns."""
+        return [one.name for one in self.rows(slice(0)).columns]
+
+    def rows(self, which: slice | Ints) -> Rows:
+        """Some of its samples."""
+        return self._rows(self.offsets[which])
+
+    def _rows(self, offsets: Ints) -> Rows:
+        """Of the records at these places, less what is malformed."""
+        view = self._view
         parts, plan = self._sample
         read = view.read(offsets, plan)
         if not read.fits.all():
@@ -121,37 +138,35 @@ class Table:
             columns += part.columns(view, at, count, own)
         return Rows(self.with_context(_in_order(columns)), offsets)
 
-    def batches(self) -> Iterator[list[Column]]:
-        """The columns of some samples, and then of the next."""
-        for some in self._slices():
-            yield self.rows(some).columns
+    def batches(self) -> Iterator[Rows]:
+        """Some samples, and then the next."""
+        return map(self._rows, self._parts_of_found())
 
-    def _slices(self) -> Iterator[slice]:
-        return (slice(at, at + _BATCH) for at in range(0, len(self.found), _BATCH))
+    def _parts_of_found(self) -> Iterator[Ints]:
+        return (self.found[at : at + _BATCH] for at in range(0, len(self.found), _BATCH))
 
     @cached_property
-    def _all(self) -> Rows:
-        return self.rows(slice(None))
-
-    @property
     def columns(self) -> list[Column]:
-        return self._all.columns
-
-    @property
-    def offsets(self) -> Ints:
-        """Of the records that are rows of `columns`."""
-        return self._all.offsets
+        return self.rows(slice(None)).columns
 
     @cached_property
-    def malformed(self) -> int:
-        """Samples that do not fit their record and are not in `columns`; no column is made for it."""
+    def offsets(self) -> Ints:
+        """Of its records, without what is malformed; no column is made for it."""
         parts, _ = self._sample
         plan = Plan([one.extent for one in parts[1:]], [])
-        read = (self._view.read(self.found[some], plan) for some in self._slices())
-        return sum(int((~one.fits).sum()) for one in read)
+        fits = [self._view.read(some, plan).fits for some in self._parts_of_found()]
+        if all(one.all() for one in fits):
+            return self.found
+        good: Ints = self.found[np.concatenate(fits)]
+        return good
+
+    @property
+    def malformed(self) -> int:
+        """Samples that do not fit their record and are left out."""
+        return len(self.found) - len(self.offsets)
 
     def __len__(self) -> int:
-        return len(self.found) - self.malformed
+        return len(self.offsets)
 
     def get(self, name: str) -> Column | None:
         return next((one for one in self.columns if one.name == name), None)

@@ -13,12 +13,14 @@ from perfkeep.records.print_format import printer
 from perfkeep.records.raw import column_name
 
 Ints = NDArray[Any]
+#: What `namer` gives.
+Named = Callable[[Sequence[Column]], list[Column]]
 
 #: Numbers below this are looked up in a table instead of sorted.
 _SMALL = 1 << 16
 
 
-def namer(format: str) -> Callable[[Sequence[Column]], list[Column]]:
+def namer(format: str) -> Named:
     """What adds, behind each column whose numbers have names, one with these, which ends in `_name`;
     none where that is a column already.
 

@@ -118,7 +118,7 @@ def test_sql_has_the_names_beside_the_numbers_and_arrow_does_not_unless_asked() 
     assert data.sql("SELECT state, state_name FROM traced").fetchall() == [(1, "S"), (1, "S")]
     raw = data.to_arrow("traced")
     assert isinstance(raw, ArrowTable) and "state_name" not in raw.column_names
-    assert "state_name" in [one.name for one in data.named("traced")]
+    assert "state_name" in data.with_names("traced").column_names
 
 
 def test_a_file_without_samples_has_no_lines() -> None:

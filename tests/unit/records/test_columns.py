@@ -212,7 +212,7 @@ def test_many_samples_are_read_like_few() -> None:
     batches = list(table.batches())
     assert len(batches) > 1
     for at, whole in enumerate(table.columns):
-        assert [one for batch in batches for one in cells(batch[at])] == cells(whole)
+        assert [one for batch in batches for one in cells(batch.columns[at])] == cells(whole)
 
 
 def test_one_sample_that_is_shorter_than_the_others_leaves_them_as_they_are() -> None:
