@@ -238,6 +238,7 @@ ATTR_SIZE = 136
 assert _LAYOUT.size == ATTR_SIZE
 #: The first published size; whatever is smaller is not an attr.
 ATTR_SIZE_VER0 = 64
+_NOT_COUNTED = (Software.CPU_CLOCK, Software.TASK_CLOCK, Software.DUMMY, Software.BPF_OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +300,13 @@ class Attr:
             f[0], f[2], f[3], Sample(f[4]), ReadFormat(f[5]), Flag(f[6] & ~(3 << _PRECISE_SHIFT)),
             precise, *f[7:18], *f[19:],
         )  # fmt: skip
+
+    @property
+    def counted_in_software(self) -> bool:
+        """Whether it counts what the kernel itself tells of, page faults for example; the clocks, which
+        are timers, and events that count nothing do not.
+        """
+        return self.type == Type.SOFTWARE and self.config not in _NOT_COUNTED
 
     def with_flags(self, on: Flag = Flag(0), off: Flag = Flag(0)) -> Attr:
         """A copy with some bits set and others cleared."""

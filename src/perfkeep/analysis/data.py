@@ -23,8 +23,9 @@ from perfkeep.formats.perf_data.coverage import Clock
 from perfkeep.formats.perf_data.reader import PerfData, parse
 from perfkeep.formats.perf_data.tracing import parse_strings
 from perfkeep.records.cells import Column, Ints
-from perfkeep.records.columns import Decoded, Kind, Table, decode
+from perfkeep.records.columns import Decoded, Table, decode
 from perfkeep.records.names import Named, namer
+from perfkeep.records.parts import Kind
 from perfkeep.records.print_format import Printer, printer
 from perfkeep.records.tasks import Tasks
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from perfkeep.errors import BrokerError, Unreachable
+from perfkeep.errors import BrokerError, PerfkeepError, Unreachable
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import instance, messages
 from perfkeep.wire.framing import FAILED, Call, Failed, Reply, encode
@@ -58,6 +58,7 @@ class Connection:
         Raises:
             BrokerError: the broker's own words and errno.
             Unreachable: it went away before it answered.
+            PerfkeepError: EPROTO: it is of another version.
         """
         self.send(name, parameters, fds)
         return self.receive(result)
@@ -88,7 +89,16 @@ class Connection:
         if reply.error == FAILED:
             failed = msgspec.json.decode(reply.parameters, type=Failed)
             raise BrokerError(failed.errno, failed.message)
-        return msgspec.json.decode(reply.parameters, type=result), fds
+        try:
+            return msgspec.json.decode(reply.parameters, type=result), fds
+        except msgspec.ValidationError as error:
+            for fd in fds:
+                fd.close()
+            raise PerfkeepError(
+                errno.EPROTO,
+                f"the instance that runs is of another version than this perfkeep ({error}); have it "
+                "go on with this one, and lose nothing, by: perfkeep upgrade",
+            ) from error
 
     def _more(self) -> bool:
         try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from perfkeep import events
 from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat
-from perfkeep.errors import SpecError, UsageError
+from perfkeep.errors import PerfkeepError, SpecError, UsageError
 from perfkeep.events import Event
 from perfkeep.kernel import cpus, perf_fd, refusal
 from perfkeep.kernel.fd import OwnedFd
@@ -65,6 +65,17 @@ def wanted(specs: Sequence[str | tuple[str, str | None]]) -> list[Wanted]:
     if not found:
         raise UsageError("no event was named; name one like sched:sched_switch")
     return found
+
+
+def counted_in_software(texts: Iterable[str]) -> int:
+    """How many of these events are; see events.told_apart. What was made otherwise than by text, is
+    not.
+    """
+    count = 0
+    for text in texts:
+        with suppress(PerfkeepError):
+            count += sum(one.attr.counted_in_software for one in events.parse(text))
+    return count
 
 
 @dataclass(slots=True)
@@ -241,8 +252,13 @@ def tasks(target: str) -> Iterator[tuple[list[int], OpenFlag]]:
         yield [-1], OpenFlag(0)
 
 
-def open_events(chosen: Sequence[Wanted], to: Target, call_chains: bool = False) -> Opened:
+def open_events(
+    chosen: Sequence[Wanted], to: Target, call_chains: bool = False, others: int = 0
+) -> Opened:
     """Open each kind of event on each CPU of the target, disabled.
+
+    Args:
+        others: so many kinds has the recording already that are counted in software.
 
     Raises:
         KernelRefused: the kernel said no, in words; nothing stays open.
@@ -251,6 +267,7 @@ def open_events(chosen: Sequence[Wanted], to: Target, call_chains: bool = False)
     parsed = [one.event for one in chosen]
     inherit = to.pid is not None
     attrs = [events.for_flight_ring(event, call_chains, inherit) for event in parsed]
+    attrs = events.told_apart(attrs, others)
     opener = _Opener(to, parsed, attrs)
     try:
         _open_target(opener, to)

@@ -96,7 +96,8 @@ class Recording:
 
         info = self.info
         to = opening.target_again(info)
-        opened = opening.open_events(opening.wanted(events), to, call_chains)
+        others = opening.counted_in_software(one.event for one in info.events)
+        opened = opening.open_events(opening.wanted(events), to, call_chains, others)
         try:
             longest = min(1 << 16, max_record(opened.kinds))
             request = messages.Add(self.name, opened.kinds, opened.slots, longest)

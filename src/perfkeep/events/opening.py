@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from perfkeep.abi.perf_event import (
@@ -22,6 +23,8 @@ _DEFAULT_HZ = 4000
 _READ_FORMAT = (
     ReadFormat.TOTAL_TIME_ENABLED | ReadFormat.TOTAL_TIME_RUNNING | ReadFormat.ID | ReadFormat.LOST
 )
+#: Which mean nothing for what is counted in software.
+_WORDS = (Sample.WEIGHT, Sample.DATA_SRC, Sample.TRANSACTION)
 _ALWAYS = Sample.IDENTIFIER | Sample.TID | Sample.TIME | Sample.CPU
 
 # Who waits for a ring is woken when `wakeup_watermark` bytes are new. The kernel cuts that to the
@@ -54,6 +57,22 @@ def for_flight_ring(event: Event, call_chains: bool, inherit: bool = False) -> A
         wakeup_events=_NEVER_WAKE,
     )
     return attr if _can_sample(event, attr) else _counting_only(attr)
+
+
+def told_apart(attrs: Sequence[Attr], others: int = 0) -> list[Attr]:
+    """These, so that samples of what is counted in software can be told apart though the kernel mixes
+    up their ids (see formats.perf_data.mixed): each kind's are another number of words longer.
+
+    Args:
+        others: so many of such kinds has the recording already.
+    """
+    found = []
+    for attr in attrs:
+        if attr.counted_in_software and attr.sample_period:
+            attr = replace(attr, sample_type=attr.sample_type | sum(_WORDS[:others], Sample(0)))
+            others += 1
+        found.append(attr)
+    return found
 
 
 def for_counting(event: Event) -> Attr:

@@ -15,7 +15,8 @@ from perfkeep.abi.perf_event import Attr, Branch, Flag, ReadFormat, Sample
 from perfkeep.abi.records import Record
 from perfkeep.errors import DataError
 from perfkeep.records.cells import Column, Texts
-from perfkeep.records.columns import Kind, Table, decode
+from perfkeep.records.columns import Table, decode
+from perfkeep.records.parts import Kind
 from perfkeep.records.sample import Layout
 from perfkeep.testing.assembler import PLAIN, Assembler, record
 

@@ -19,6 +19,7 @@ from perfkeep.formats.perf_data.coverage import Clock, Coverage, RingCopy, Windo
 from perfkeep.formats.perf_data.event import EventDesc, attr_size, pack_attr
 from perfkeep.formats.perf_data.features import sections
 from perfkeep.formats.perf_data.host import HostFacts
+from perfkeep.formats.perf_data.mixed import mended
 from perfkeep.formats.perf_data.told import mapped, relevant
 
 
@@ -94,7 +95,7 @@ def write_snapshot(
         coverage.cpus.append(covered)
         # Released on a full disk as well: whoever owns the ring's memory wants to unmap it.
         with kept:
-            out.write(kept)
+            out.write(mended(kept, events, ring.cpu))
     kept_told = relevant(memoryview(told), coverage.first_ns)
     out.write(b"".join(kept_told))
     data_size = out.tell() - data_at

@@ -1,0 +1,93 @@
+"""Gives samples of the kernel's own software events their ids back.
+
+Linux (6.18, kernel/events/core.c, do_perf_sw_event) hands one and the same perf_sample_data to all
+events that count the same thing, page faults for example, and what one of them has filled in, the
+others do not fill in anew: so a sample may carry the id of somebody else's event, and have the fields
+that this one records if they are more. Stock perf gives up such a file: "failed to process type: 9
+[Bad address]".
+
+So events.told_apart has each such kind of a recording end its samples with another number of words:
+by their lengths they are told apart.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from perfkeep import records
+from perfkeep.abi.perf_event import Attr, Flag, Sample
+from perfkeep.abi.records import HEADER_SIZE, Record
+from perfkeep.formats.perf_data.event import EventDesc
+from perfkeep.formats.perf_data.synthesized import TRAILER
+
+_HEADER = struct.Struct("=IHH")
+_WORD = struct.Struct("=Q")
+#: Of a word each, before the call chain and behind it.
+_BEFORE = (
+    Sample.IDENTIFIER | Sample.IP | Sample.TID | Sample.TIME | Sample.ADDR | Sample.ID
+    | Sample.STREAM_ID | Sample.CPU | Sample.PERIOD
+)  # fmt: skip
+_BEHIND = (
+    Sample.WEIGHT | Sample.WEIGHT_STRUCT | Sample.DATA_SRC | Sample.TRANSACTION | Sample.PHYS_ADDR
+    | Sample.CGROUP | Sample.DATA_PAGE_SIZE | Sample.CODE_PAGE_SIZE
+)  # fmt: skip
+
+
+def _fits(attr: Attr, sample: memoryview) -> bool:
+    """Whether a sample is as long as those of this event."""
+    kinds = attr.sample_type
+    if kinds & ~(_BEFORE | _BEHIND | Sample.CALLCHAIN):
+        return False
+    end = HEADER_SIZE + 8 * int(kinds & _BEFORE).bit_count()
+    if kinds & Sample.CALLCHAIN:
+        if end + 8 > len(sample):
+            return False
+        (frames,) = _WORD.unpack_from(sample, end)
+        if not frames:  # never; it might be the word of a shorter kind
+            return False
+        end += 8 + 8 * int(frames)
+    return end + 8 * int(kinds & _BEHIND).bit_count() == len(sample)
+
+
+def mended(data: memoryview, events: Sequence[EventDesc], cpu: int) -> memoryview | bytearray:
+    """The records of one ring, each sample with the id of the event that wrote it; the very data, if
+    nothing is wrong with it. A sample of which that cannot be told becomes the record of a lost one.
+    """
+    shared = [one for one in events if one.attr.counted_in_software]
+    identified = all(one.attr.sample_type & Sample.IDENTIFIER for one in events)
+    if not shared or not identified or not events[0].attr.flags & Flag.SAMPLE_ID_ALL:
+        return data
+    pairs = sorted((id, at) for at, one in enumerate(events) for id in one.all_ids)
+    ids = b"".join(_WORD.pack(id) for id, _ in pairs)
+    numbers = struct.pack(f"={len(pairs)}I", *(at for _, at in pairs))
+    _, _, found = records.split(data, 0, len(data), HEADER_SIZE, ids, numbers, len(events))
+    configs = [one.attr.config for one in shared]
+    doubtful = [
+        some
+        for one, some in zip(events, found, strict=False)
+        if one in shared and configs.count(one.attr.config) > 1
+    ]
+    places = [at for some in (*doubtful, found[-1]) for at in memoryview(some).cast("B").cast("q")]
+    if not places:
+        return data
+    trailer = int(events[0].attr.sample_type & TRAILER).bit_count()
+    whole = bytearray(data)
+    for at in places:
+        size = _HEADER.unpack_from(data, at)[2]
+        _mend(memoryview(whole)[at : at + size], shared, cpu, trailer)
+    return whole
+
+
+def _mend(sample: memoryview, shared: Sequence[EventDesc], cpu: int, trailer: int) -> None:
+    fitting = [one for one in shared if _fits(one.attr, sample)]
+    (id,) = _WORD.unpack_from(sample, HEADER_SIZE)
+    if any(id in one.all_ids for one in fitting):
+        return
+    if len(fitting) == 1:
+        ids = fitting[0].ids.get(cpu) or fitting[0].all_ids
+        _WORD.pack_into(sample, HEADER_SIZE, ids[-1])
+    elif len(sample) >= HEADER_SIZE + 8 * (1 + trailer):
+        # With an empty trailer, as of what was there before.
+        lost = _HEADER.pack(Record.LOST_SAMPLES, 0, len(sample)) + _WORD.pack(1)
+        sample[:] = lost.ljust(len(sample), b"\0")
