@@ -17,7 +17,7 @@ UV := env -u VIRTUAL_ENV UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv 
 STAMP := .venv/.made-by$(subst /,-,-$(PYTHON))
 NATIVE := src/perfkeep/records/_walk.c
 
-.PHONY: help setup system test fuzz fuzz-wire fuzz-files chaos soak demo bench lock clean
+.PHONY: help setup system cpython test fuzz fuzz-wire fuzz-files chaos soak demo bench lock clean
 
 help:
 	@echo 'make setup   .venv with perfkeep in it; quick when nothing changed'
@@ -30,6 +30,7 @@ help:
 	@echo 'make demo    the main job, on the real events of this machine'
 	@echo 'make bench   each figure beside its peer'
 	@echo 'make system  perf, groff, a C compiler, headers, Chromium, go, by apt-get, if missing (root)'
+	@echo 'make cpython a CPython with frame pointers, for the test that needs one (Debian)'
 	@echo 'make lock    write uv.lock anew, with the newest versions'
 	@echo 'make clean   away with all that these made'
 	@echo
@@ -73,6 +74,12 @@ system:
 	       exit 1; }; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing
+
+# What is there is left as it is.
+cpython: .tools/cpython/python
+
+.tools/cpython/python:
+	@sh tests/cpython.sh .tools/cpython
 
 test: setup
 	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)

@@ -146,6 +146,30 @@ def _go() -> str | None:
     return _runs("go", "tool", "-n", "pprof")
 
 
+def profiled_python() -> str | None:
+    """A CPython whose functions a profiler can see under -X perf: from 3.12 on, and built with frame
+    pointers.
+    """
+    made = os.path.join(".tools", "cpython", "python")
+    asks = (
+        "import sys, sysconfig as s; print(sys.version_info >= (3, 12), s.get_config_var('CFLAGS'))"
+    )
+    for name in (made, "python3", "python3.15", "python3.14", "python3.13", "python3.12"):
+        path = shutil.which(name)
+        if path is None:
+            continue
+        done = subprocess.run([path, "-c", asks], capture_output=True, text=True, check=False)
+        if done.stdout.startswith("True") and "-fno-omit-frame-pointer" in done.stdout:
+            return os.path.abspath(path)
+    return None
+
+
+def _profiled_python() -> str | None:
+    if profiled_python():
+        return None
+    return "no CPython from 3.12 on that was built with -fno-omit-frame-pointer: make cpython"
+
+
 def _systemd_analyze() -> str | None:
     # 250 is the first that looks at the security of a unit file which is not installed.
     return _runs("systemd-analyze", "security", "--offline=true", "--help")
@@ -206,6 +230,8 @@ groff = Need("groff", _groff)
 chromium = Need("chromium", _chromium)
 #: go is in PATH, with its pprof
 go = Need("go", _go)
+#: a CPython whose functions profilers can see
+cpython = Need("cpython", _profiled_python)
 #: systemd-analyze is in PATH, and reads unit files; systemd itself need not run
 systemd_analyze = Need("systemd_analyze", _systemd_analyze)
 root = Need("root", _root)
