@@ -84,8 +84,9 @@ class Symbolizer:
             spaces: numbers of address spaces by Mappings.at, as long as `addresses`.
         """
         of_kernel = addresses >= np.uint64(KERNEL)
-        # One number for both: many samples have few different frames.
-        keys = addresses ^ (np.where(of_kernel, 0, spaces).astype("u8") << np.uint64(40))
+        # Each pair once: many samples have few different frames.
+        different, places = np.unique(addresses, return_inverse=True)
+        keys = np.where(of_kernel, 0, spaces) * len(different) + places
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         some_spaces, some = spaces[first], addresses[first]
         found: list[list[Function]] = [[] for _ in some]

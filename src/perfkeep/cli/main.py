@@ -127,6 +127,10 @@ def _run(arguments: Sequence[str]) -> int:
     verb = next((word for word in arguments if not word.startswith("-")), None)
     options = parser(verb if verb in VERBS else None).parse_args(arguments)
     module = importlib.import_module(f"perfkeep.cli.{VERBS[options.verb][0]}")
+    if "DEBUGINFOD_URLS" in os.environ:
+        from perfkeep.cli.progress import watch_downloads
+
+        watch_downloads()
     return int(module.run(options))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -47,6 +48,16 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self.erase()
+
+
+def watch_downloads() -> None:
+    """Tell of debug files that come from servers, as that may take minutes."""
+    if not sys.stderr.isatty() or not os.environ.get("DEBUGINFOD_URLS"):
+        return
+    from perfkeep.symbols import debuginfod
+
+    progress = Progress()
+    debuginfod.watch = lambda text: progress.step(text) if text else progress.erase()
 
 
 class Watched:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import BinaryIO, Literal
@@ -22,6 +23,8 @@ _MOST_BYTES = 4 << 30
 _BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
 
 What = Literal["debuginfo", "executable"]
+#: Told how far a download is, and "" when it is done; for whoever watches a terminal.
+watch: Callable[[str], None] = lambda _: None
 
 
 def fetch(what: What, build_id: str) -> str:
@@ -58,8 +61,11 @@ def _fetched(urls: tuple[str, ...], what: What, build_id: str, path: str) -> str
             suppress(OSError, HTTPException, ValueError),
             urlopen(request, timeout=silent) as answer,
         ):
-            if _kept(answer, path, build_id):
-                return path
+            try:
+                if _kept(answer, path, build_id):
+                    return path
+            finally:
+                watch("")
     return ""
 
 
@@ -71,11 +77,12 @@ def _kept(answer: BinaryIO, path: str, build_id: str) -> bool:
     """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=os.path.dirname(path)) as file:
-        left = _number("DEBUGINFOD_MAXSIZE", _MOST_BYTES)
+        most, done = _number("DEBUGINFOD_MAXSIZE", _MOST_BYTES), 0
         while part := answer.read(1 << 20):
-            left -= len(part)
-            if left < 0:
+            done += len(part)
+            if done > most:
                 raise ValueError("more than DEBUGINFOD_MAXSIZE")
+            watch(f"getting what names functions of {build_id[:12]}, {done / (1 << 20):.1f} MiB")
             file.write(part)
         file.flush()
         if not _is(file.name, build_id):

@@ -79,6 +79,16 @@ def test_the_same_address_of_two_processes_is_two_things() -> None:
     assert set(chains(data)) == {(":5", "a+0x10"), (":6", "b+0x10"), (":7", "0x1010")}
 
 
+def test_no_address_is_taken_for_one_of_another_process() -> None:
+    # In the first and the second address space, and such that what differs could cancel out.
+    near, far = 0x1010, 0x1010 ^ (1 ^ 2) << 40
+    data = data_of(
+        [mmap(5, near - 0x10, 0x1000, "/nowhere/a"), mmap(6, far - 0x10, 0x1000, "/nowhere/b")]
+        + [sample(5, USER_MARK, near), sample(6, USER_MARK, far)]
+    )
+    assert set(chains(data)) == {(":5", "a+0x10"), (":6", "b+0x10")}
+
+
 def test_a_child_has_what_its_parent_had_and_a_later_mapping_counts() -> None:
     fork = EVENT.other(Record.FORK, struct.pack("=IIIIQ", 6, 5, 6, 5, 1), 1)
     exec = bytearray(EVENT.comm(6, 6, b"x"))

@@ -10,7 +10,8 @@ from typing import BinaryIO, cast
 import pytest
 
 from perfkeep.cli import progress
-from perfkeep.cli.progress import Progress, Watched
+from perfkeep.cli.progress import Progress, Watched, watch_downloads
+from perfkeep.symbols import debuginfod
 
 
 class Terminal(io.StringIO):
@@ -31,6 +32,24 @@ def test_a_terminal_is_told_and_left_clean(monkeypatch: pytest.MonkeyPatch) -> N
         "reading x …", "reading ring 1 of 2 …", "writing, 3 MiB …",
     ]  # fmt: skip
     assert said.getvalue().endswith("\r\x1b[K") and len(out.getvalue()) == 3 << 20
+
+
+def test_downloads_are_told_of_and_gone_when_they_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = Terminal()
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    monkeypatch.setattr(debuginfod, "watch", debuginfod.watch)
+    monkeypatch.delenv("DEBUGINFOD_URLS", raising=False)
+    watch_downloads()
+    debuginfod.watch("nobody asked for this")
+    assert not said.getvalue()
+    monkeypatch.setenv("DEBUGINFOD_URLS", "http://x")
+    watch_downloads()
+    debuginfod.watch("getting x")
+    debuginfod.watch("")
+    assert said.getvalue() == "\r\x1b[Kgetting x …\r\x1b[K"
 
 
 def test_a_terminal_is_not_flooded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,16 @@ def test_what_was_stripped_comes_from_a_server_once(served: Served) -> None:
     assert (served.cache / served.build_id / "debuginfo").is_file()
 
 
+def test_who_watches_is_told_how_far_it_is_and_when_it_is_done(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(debuginfod, "watch", told.append)
+    names(served.program)
+    assert told[0].startswith(f"getting what names functions of {served.build_id[:12]}, 0.0 MiB")
+    assert told[-1] == "" and told.count("") == 1
+
+
 def test_a_program_that_is_gone_comes_from_a_server(served: Served) -> None:
     served.files[f"/buildid/{served.build_id}/executable"] = served.program.read_bytes()
     served.program.unlink()
