@@ -23,8 +23,14 @@ _MOST_BYTES = 4 << 30
 _BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
 
 What = Literal["debuginfo", "executable"]
+
+
+def _nobody(_: str) -> None:
+    pass
+
+
 #: Told how far a download is, and "" when it is done; for whoever watches a terminal.
-watch: Callable[[str], None] = lambda _: None
+watch: Callable[[str], None] = _nobody
 
 
 def fetch(what: What, build_id: str) -> str:

@@ -82,10 +82,8 @@ def test_the_same_address_of_two_processes_is_two_things() -> None:
 def test_no_address_is_taken_for_one_of_another_process() -> None:
     # In the first and the second address space, and such that what differs could cancel out.
     near, far = 0x1010, 0x1010 ^ (1 ^ 2) << 40
-    data = data_of(
-        [mmap(5, near - 0x10, 0x1000, "/nowhere/a"), mmap(6, far - 0x10, 0x1000, "/nowhere/b")]
-        + [sample(5, USER_MARK, near), sample(6, USER_MARK, far)]
-    )
+    mappings = [mmap(5, near - 0x10, 99, "/nowhere/a"), mmap(6, far - 0x10, 99, "/nowhere/b")]
+    data = data_of([*mappings, sample(5, USER_MARK, near), sample(6, USER_MARK, far)])
     assert set(chains(data)) == {(":5", "a+0x10"), (":6", "b+0x10")}
 
 

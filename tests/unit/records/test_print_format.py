@@ -158,4 +158,5 @@ def test_any_expression_of_any_values_gives_a_number_that_fits(
 @given(st.text(max_size=300) | st.text("\"%ds,(){}[]?:REC->n_1&|<>=!~+-*/ \\'", max_size=300))
 def test_any_text_gives_a_printer(text: str) -> None:
     found = printer(f"{_DECLARED}\nprint fmt: {text}")
-    found.text([VALUES[one.name] for one in found.fields])
+    row = [VALUES[one.name] for one in found.fields]
+    assert isinstance(found.text(row), str) and found.text(row) == found.text(row)
