@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -169,3 +171,33 @@ def test_what_is_added_while_a_cpu_is_offline_joins_there_when_it_comes_back(
     assert [event.cpus for event in recording.info.events] == [[0, 1], [0]]
     switch(True)
     eventually(lambda: [event.cpus for event in recording.info.events] == [[0, 1], [0, 1]])
+
+
+def test_processes_on_it_are_known_before_and_after(
+    running: Running, switch: Switch, eventually: Eventually, tmp_path: Path
+) -> None:
+    recording = perfkeep.start("flight", ["cpu-clock/freq=999/"], ring="1M")
+    loop = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"
+
+    def run(name: str) -> bool:
+        """Whether a program of this name that ran on CPU 1 and ended is known by it."""
+        program = tmp_path / name
+        if not program.exists():
+            shutil.copy("/bin/sh", program)
+        subprocess.run(["taskset", "-c", "1", program, "-c", loop], check=True)
+        return name in names()
+
+    def names() -> set[str]:
+        with recording.snapshot() as snapshot:
+            rows = snapshot.sql("SELECT DISTINCT comm FROM cpu_clock WHERE cpu = 1").fetchall()
+        return {comm for (comm,) in rows}
+
+    assert run("early")
+    switch(False)
+    eventually(lambda: recording.info.offline == [1])
+    assert "early" in names()
+    switch(True)
+    eventually(lambda: not recording.info.offline)
+    # Its sideband comes a moment after its events.
+    eventually(lambda: run("later"))
+    assert {"early", "later"} <= names()

@@ -105,10 +105,10 @@ def test_the_text_of_many_kinds_of_events_is_that_of_perf_script(
     assert len(mine) == len(perfs) > 1000
     times = [float(found[1]) for one in mine if (found := re.search(r"\] +(\d+\.\d{6}): ", one))]
     assert len(times) == len(mine) and times == sorted(times)
-    mine, perfs = alike(mine, perfs)
+    mine, perfs = alike([normal(one) for one in mine], [normal(one) for one in perfs])
     # Those of one moment on two CPUs may come in either order.
     for one, other in ((mine, perfs), (perfs, mine)):
-        rest = Counter(map(normal, one)) - Counter(map(normal, other))
+        rest = Counter(one) - Counter(other)
         assert not rest, list(rest)[:5]
     events = {found[1] for one in mine if (found := re.search(r"\d: +(?:\d+ )? *(\S+): ", one))}
     assert len(events) > 50
