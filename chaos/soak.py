@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,11 @@ from perfkeep.cli.table import render
 from perfkeep.errors import KernelRefused, UsageError
 from perfkeep.units import format_size
 
-#: What Python's allocator and the libraries take once belongs to the start.
+#: What Python's allocator and the libraries take once belongs to the start, and so does what the
+#: broker keeps of processes that have ended, until its room is full.
 _WARM_UP = 0.1
+#: That come and go each round.
+_PROCESSES = 4
 
 
 class Look(NamedTuple):
@@ -72,6 +76,8 @@ def soak(seconds: float) -> int:
 
 
 def _churn(one: World) -> None:
+    for _ in range(_PROCESSES):
+        subprocess.run(["/bin/true"], check=True)
     for request in REQUESTS.values():
         with suppress(KernelRefused, UsageError):  # somebody else has taken a CPU offline
             request()

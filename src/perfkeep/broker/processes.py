@@ -28,6 +28,9 @@ _COME_AND_GO = (Record.FORK, Record.EXIT)
 
 #: For one of them: some map and unmap code for ever.
 _ROOM_FOR_ONE = 64 << 10
+#: What Python takes for a task beside its records, about: a thread that did nothing else has two
+#: records of 64 bytes.
+_OVERHEAD = 100
 _KERNEL = -1
 
 
@@ -43,14 +46,6 @@ def reverse(data: bytes) -> bytes:
     return b"".join(reversed(found))
 
 
-class _Task:
-    __slots__ = ("bytes", "records")
-
-    def __init__(self) -> None:
-        self.records: list[bytes] = []
-        self.bytes = 0
-
-
 class Processes:
     """The records, bounded.
 
@@ -62,8 +57,8 @@ class Processes:
         self.forgot = False
         self._room = room
         self._bytes = 0
-        self._living: dict[int, _Task] = {}
-        self._ended: deque[_Task] = deque()
+        self._living: dict[int, bytearray] = {}
+        self._ended: deque[bytes] = deque()
 
     def fold(self, data: bytes) -> None:
         """Take up records, the oldest first. Whatever is none ends them."""
@@ -96,40 +91,46 @@ class Processes:
     def _add(self, tid: int, record: bytes) -> None:
         task = self._living.get(tid)
         if task is None:
-            task = self._living[tid] = _Task()
-        task.records.append(record)
-        task.bytes += len(record)
-        self._bytes += len(record)
-        if task.bytes > _ROOM_FOR_ONE:
-            # Where it came from stays, and the newer half of what it did.
-            gone = task.records[1 : len(task.records) // 2 + 1]
-            del task.records[1 : len(task.records) // 2 + 1]
-            size = sum(map(len, gone))
-            task.bytes -= size
-            self._bytes -= size
+            task = self._living[tid] = bytearray()
+            self._bytes += _OVERHEAD
+        before = len(task)
+        task += record
+        if len(task) > _ROOM_FOR_ONE:
+            _thin(task)
             self.forgot = True
+        self._bytes += len(task) - before
 
     def _end(self, tid: int) -> None:
         task = self._living.pop(tid, None)
         if task is not None:
-            self._ended.append(task)
+            self._ended.append(bytes(task))
 
     def _make_room(self) -> None:
         while self._bytes > self._room and self._ended:
-            self._bytes -= self._ended.popleft().bytes
+            self._bytes -= len(self._ended.popleft()) + _OVERHEAD
         while self._bytes > self._room:
             # The one that has been there for longest: whoever looks finds it in /proc.
-            self._bytes -= self._living.pop(next(iter(self._living))).bytes
+            self._bytes -= len(self._living.pop(next(iter(self._living)))) + _OVERHEAD
             self.forgot = True
 
-    def records(self, kernel: bool = True) -> Iterator[bytes]:
-        """All of them: of each task in the order of time, those that ended first first.
+    def records(self, kernel: bool = True) -> Iterator[bytes | bytearray]:
+        """All of them: of each task in the order of time and in one piece, those that ended first
+        first.
 
         Args:
             kernel: also those with addresses of the kernel's.
         """
-        for task in self._ended:
-            yield from task.records
+        yield from self._ended
         for tid, task in self._living.items():
             if kernel or tid != _KERNEL:
-                yield from task.records
+                yield task
+
+
+def _thin(task: bytearray) -> None:
+    """Where it came from stays, and the newer half of what it did."""
+    _, _, first, _, _ = _HEAD.unpack_from(task)
+    at = first
+    while at < len(task) // 2:
+        _, _, size, _, _ = _HEAD.unpack_from(task, at)
+        at += size
+    del task[first:at]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +34,13 @@ def mapped(pid: int, at: int = 0x1000) -> bytes:
 
 
 def kept(processes: Processes, kernel: bool = True) -> list[bytes]:
-    return list(processes.records(kernel))
+    """Record by record."""
+    data, found, at = b"".join(processes.records(kernel)), [], 0
+    while at < len(data):
+        _, _, size = struct.unpack_from("=IHH", data, at)
+        found.append(data[at : at + size])
+        at += size
+    return found
 
 
 def test_what_a_task_did_is_together_and_those_that_ended_come_first() -> None:
@@ -77,6 +84,21 @@ def test_who_maps_for_ever_keeps_where_it_came_from_and_the_newest() -> None:
     found = kept(processes)
     assert found[0] == fork(5, 1) and found[-1] == mapped(5, 1999 << 12)
     assert sum(map(len, found)) <= 64 << 10
+
+
+def test_it_takes_little_more_memory_than_its_room() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        processes = Processes(room=1 << 20)
+        for tid in range(2, 40_000):
+            processes.fold(fork(1, 1, tid) + exit(1, tid))
+        for pid in range(40_000, 45_000):
+            processes.fold(fork(pid, 1) + comm(pid, pid, b"name") + mapped(pid))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 3 << 19
 
 
 def test_a_number_that_another_process_has_now_begins_anew() -> None:
