@@ -295,8 +295,9 @@ class Data:
     def _arrow(table: Table, more: Named = list) -> ArrowTable:
         from perfkeep.formats.arrow import ArrowTable
 
-        none = table.rows(slice(0)).columns
-        return ArrowTable(more(none), lambda: (more(one.columns) for one in table.batches()))
+        return ArrowTable(
+            more(table.none.columns), lambda: (more(one.columns) for one in table.batches())
+        )
 
     def to_pandas(self, name: str) -> Any:
         """One table as a pandas.DataFrame."""

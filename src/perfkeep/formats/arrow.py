@@ -5,7 +5,7 @@ Nothing is copied: an array points at the columns' own memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, BinaryIO
 
@@ -34,24 +34,6 @@ def _type(column: Column) -> Any:
     return na.large_binary() if column.form == "bytes" else na.large_list(_int(column))
 
 
-def _array(type: Any, column: Column) -> Any:
-    values, rows = column.values, len(column)
-    if column.form == "int":
-        return na.c_array_from_buffers(type, rows, [None, values], null_count=0)
-    if column.form == "ints":
-        child = na.c_array_from_buffers(
-            na.c_schema(_int(column)), len(values), [None, _contiguous(values)], null_count=0
-        )
-        return na.c_array_from_buffers(
-            type, rows, [None, column.offsets], null_count=0, children=[child]
-        )
-    return na.c_array_from_buffers(type, rows, [None, column.offsets, values], null_count=0)
-
-
-def _contiguous(values: Any) -> Any:
-    return values if values.flags.c_contiguous else values.copy()
-
-
 def write_stream(table: ArrowTable, out: BinaryIO) -> None:
     """As an Arrow IPC stream."""
     from nanoarrow.ipc import StreamWriter
@@ -74,7 +56,7 @@ class ArrowTable:
         self, like: Sequence[Column], batches: Callable[[], Iterable[Sequence[Column]]]
     ) -> None:
         self.column_names = [one.name for one in like]
-        self._types = [na.c_schema(_type(one)) for one in like]
+        self._like = [*like]
         self._schema = na.c_schema(na.struct({one.name: _type(one) for one in like}))
         self._batches = batches
 
@@ -82,12 +64,6 @@ class ArrowTable:
     def of(cls, columns: Sequence[Column]) -> ArrowTable:
         """Rows that are there already."""
         return cls(columns, lambda: [columns])
-
-    def _arrays(self) -> Generator[Any, None, None]:
-        for columns in self._batches():
-            rows = len(columns[0]) if columns else 0
-            parts = [_array(type, one) for type, one in zip(self._types, columns, strict=True)]
-            yield na.c_array_from_buffers(self._schema, rows, [None], null_count=0, children=parts)
 
     @cached_property
     def num_rows(self) -> int:
@@ -99,7 +75,7 @@ class ArrowTable:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """An ArrowArrayStream capsule; the schema that is asked for is not regarded."""
-        return capsule(self._schema, self._arrays())
+        return capsule(self._schema, self._like, (one for one in self._batches()))
 
     def __arrow_c_schema__(self) -> object:
         return self._schema.__arrow_c_schema__()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from perfkeep.errors import PerfkeepError
+from perfkeep.formats.arrow_array import ArrowArray, mover
+from perfkeep.records.cells import Column
 
 _NAME = b"arrow_array_stream"
 _Function = ctypes.CFUNCTYPE
@@ -37,15 +39,6 @@ class _ArrowSchema(ctypes.Structure):
     )  # fmt: skip
 
 
-class _ArrowArray(ctypes.Structure):
-    _fields_ = (
-        ("length", ctypes.c_int64), ("null_count", ctypes.c_int64), ("offset", ctypes.c_int64),
-        ("n_buffers", ctypes.c_int64), ("n_children", ctypes.c_int64), ("buffers", ctypes.c_void_p),
-        ("children", ctypes.c_void_p), ("dictionary", ctypes.c_void_p),
-        ("release", ctypes.c_void_p), ("private_data", ctypes.c_void_p),
-    )  # fmt: skip
-
-
 class _ArrowArrayStream(ctypes.Structure):
     _fields_ = (
         ("get_schema", ctypes.c_void_p), ("get_next", ctypes.c_void_p),
@@ -57,8 +50,10 @@ class _ArrowArrayStream(ctypes.Structure):
 class _State:
     """What the functions of one stream need."""
 
-    def __init__(self, schema: Any, arrays: Generator[Any, None, None]) -> None:
-        self.schema, self.arrays = schema, arrays
+    def __init__(
+        self, schema: Any, like: Sequence[Column], batches: Generator[Sequence[Column], None, None]
+    ) -> None:
+        self.schema, self.move, self.batches = schema, mover(schema, like), batches
         self.error = ctypes.create_string_buffer(b"")
 
 
@@ -67,13 +62,6 @@ _live: dict[int, _State] = {}
 _next_number = iter(range(1, 1 << 62)).__next__
 #: Structs whose capsules live.
 _structs: dict[int, _ArrowArrayStream] = {}
-
-
-def _move(type: Any, capsule: object, name: bytes, to: int) -> None:
-    """Move a struct out of its capsule, which then has nothing to release."""
-    source = type.from_address(_pointer_of(capsule, name))
-    ctypes.memmove(to, ctypes.addressof(source), ctypes.sizeof(type))
-    source.release = None
 
 
 def _state(stream: int) -> _State:
@@ -89,7 +77,11 @@ def _failed(state: _State, error: BaseException) -> int:
 def _get_schema(stream: int, out: int) -> int:
     state = _state(stream)
     try:
-        _move(_ArrowSchema, state.schema.__arrow_c_schema__(), b"arrow_schema", out)
+        capsule = state.schema.__arrow_c_schema__()
+        # Out of its capsule, which then has nothing to release.
+        source = _ArrowSchema.from_address(_pointer_of(capsule, b"arrow_schema"))
+        ctypes.memmove(out, ctypes.addressof(source), ctypes.sizeof(_ArrowSchema))
+        source.release = None
     except BaseException as error:  # nothing may be raised into C
         return _failed(state, error)
     return 0
@@ -98,11 +90,11 @@ def _get_schema(stream: int, out: int) -> int:
 def _get_next(stream: int, out: int) -> int:
     state = _state(stream)
     try:
-        array = next(state.arrays, None)
-        if array is None:
-            _ArrowArray.from_address(out).release = None  # this says that it was all
+        columns = next(state.batches, None)
+        if columns is None:
+            ArrowArray.from_address(out).release = None  # this says that it was all
         else:
-            _move(_ArrowArray, array.__arrow_c_array__()[1], b"arrow_array", out)
+            state.move(columns, out)
     except BaseException as error:
         return _failed(state, error)
     return 0
@@ -117,7 +109,7 @@ def _release(stream: int) -> None:
     struct = _ArrowArrayStream.from_address(stream)
     state = _live.pop(struct.private_data)
     struct.release = None
-    state.arrays.close()
+    state.batches.close()
 
 
 def _forget(capsule: int) -> None:
@@ -136,15 +128,18 @@ _RELEASE = _Function(None, ctypes.c_void_p)(_release)
 _FORGET = _Function(None, ctypes.c_void_p)(_forget)
 
 
-def capsule(schema: Any, arrays: Generator[Any, None, None]) -> object:
+def capsule(
+    schema: Any, like: Sequence[Column], batches: Generator[Sequence[Column], None, None]
+) -> object:
     """A stream for `__arrow_c_stream__`.
 
     Args:
         schema: has `__arrow_c_schema__`.
-        arrays: each has `__arrow_c_array__`; it is closed when the consumer wants no more.
+        like: columns of the forms that each batch has.
+        batches: it is closed when the consumer wants no more.
     """
     number = _next_number()
-    _live[number] = _State(schema, arrays)
+    _live[number] = _State(schema, like, batches)
     struct = _ArrowArrayStream(
         *(
             ctypes.cast(one, ctypes.c_void_p)

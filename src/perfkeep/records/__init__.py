@@ -92,6 +92,14 @@ def latest(changes: Buffer, whose: Buffer, times: Buffer, out: Buffer) -> None:
     (pure if _walker is None else _walker).latest(changes, whose, times, out)
 
 
+def hold(address: int, count: int, holder: object) -> None:
+    """Have so many structs ArrowArray at this address keep `holder` alive, each until it is released.
+    There is no pure way: whoever releases one may do it while a Python exception is on its way.
+    """
+    assert _walker is not None
+    _walker.hold(address, count, holder)
+
+
 def texts(data: Buffer, places: Buffer, lengths: Buffer) -> tuple[bytes, bytes, Buffer]:
     """See records.pure.texts."""
     core = pure if _walker is None else _walker

@@ -767,6 +767,51 @@ static PyObject *latest(PyObject *self, PyObject *args)
 	return result;
 }
 
+/* Source: "The Arrow C data interface" of the Arrow format. */
+struct ArrowArray {
+	int64_t length, null_count, offset, n_buffers, n_children;
+	const void **buffers;
+	struct ArrowArray **children;
+	struct ArrowArray *dictionary;
+	void (*release)(struct ArrowArray *);
+	void *private_data;
+};
+
+/* Whoever lets go of an array may do it while a Python exception is on its way. */
+static void release_array(struct ArrowArray *array)
+{
+	PyObject *holder = array->private_data;
+	int64_t i;
+
+	for (i = 0; i < array->n_children; i++)
+		if (array->children[i]->release)
+			array->children[i]->release(array->children[i]);
+	array->release = NULL;
+	if (Py_IsInitialized()) {
+		PyGILState_STATE state = PyGILState_Ensure();
+
+		Py_DECREF(holder);
+		PyGILState_Release(state);
+	}
+}
+
+static PyObject *hold(PyObject *self, PyObject *args)
+{
+	struct ArrowArray *arrays;
+	unsigned long long address;
+	Py_ssize_t count, i;
+	PyObject *holder;
+
+	if (!PyArg_ParseTuple(args, "KnO", &address, &count, &holder))
+		return NULL;
+	arrays = (struct ArrowArray *)(uintptr_t)address;
+	for (i = 0; i < count; i++) {
+		arrays[i].release = release_array;
+		arrays[i].private_data = Py_NewRef(holder);
+	}
+	Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
 	{"walk", walk, METH_VARARGS, "Follow a chain of records; see records/pure.py."},
 	{"first_chained", first_chained, METH_VARARGS, "Find a chain's start; see records/pure.py."},
@@ -776,6 +821,7 @@ static PyMethodDef methods[] = {
 	{"texts", texts, METH_VARARGS, "Characters up to a NUL; see records/pure.py."},
 	{"spell", spell, METH_VARARGS, "Texts by their numbers; see records/pure.py."},
 	{"latest", latest, METH_VARARGS, "What was so at a time; see records/pure.py."},
+	{"hold", hold, METH_VARARGS, "Have Arrow arrays keep something alive; see records/__init__.py."},
 	{NULL, NULL, 0, NULL},
 };
 

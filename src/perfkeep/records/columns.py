@@ -71,9 +71,14 @@ class Table:
         return parts, Plan([one.extent for one in parts[1:]], fields)
 
     @cached_property
+    def none(self) -> Rows:
+        """None of its samples: what columns they have."""
+        return self._rows(self.found[:0])
+
+    @cached_property
     def names(self) -> list[str]:
         """Of its columns."""
-        return [one.name for one in self.rows(slice(0)).columns]
+        return [one.name for one in self.none.columns]
 
     def rows(self, which: slice | Ints) -> Rows:
         """Some of its samples."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import weakref
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -16,6 +18,7 @@ import numpy as np
 from perfkeep.errors import DataError
 from perfkeep.formats import arrow_stream
 from perfkeep.formats.arrow import ArrowTable
+from perfkeep.formats.arrow_array import ArrowArray, mover
 from perfkeep.records.cells import Column
 
 
@@ -102,3 +105,38 @@ def test_programs_take_all_batches(library: str) -> None:
         frame = module.DataFrame(table)
         found = [(frame["n"].sum(), len(frame))]
     assert found == [(12, 8)]
+
+
+def released(array: ArrowArray) -> None:
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(array.release)(ctypes.addressof(array))
+    assert not array.release
+
+
+def words(address: int, count: int) -> list[int]:
+    return list((ctypes.c_int64 * count).from_address(address))
+
+
+def test_what_was_taken_out_of_a_batch_lives_longer_than_the_rest() -> None:
+    values, offsets = np.array([5, 6, 7], "u8"), np.array([0, 1, 3], "i8")
+    batch = [
+        Column("n", "int", np.array([1, 2], "i8")),
+        Column("list", "ints", values, offsets),
+        Column("text", "text", np.frombuffer(b"abc", "u1"), offsets),
+    ]
+    alive = weakref.ref(values)
+    whole, taken = ArrowArray(), ArrowArray()
+    table = ArrowTable.of(batch)
+    mover(table._schema, batch)(batch, ctypes.addressof(whole))
+    del values, table, batch[1:]
+    assert (whole.length, whole.n_children, whole.n_buffers) == (2, 3, 1)
+    child = ArrowArray.from_address(words(whole.children, 3)[1])
+    ctypes.memmove(ctypes.addressof(taken), ctypes.addressof(child), ctypes.sizeof(ArrowArray))
+    child.release = None
+    released(whole)
+    item = ArrowArray.from_address(words(taken.children, 1)[0])
+    assert (taken.length, item.length) == (2, 3)
+    assert words(words(taken.buffers, 2)[1], 3) == [0, 1, 3]
+    assert words(words(item.buffers, 2)[1], 3) == [5, 6, 7]
+    assert alive() is not None
+    released(taken)
+    assert alive() is None
