@@ -21,10 +21,14 @@ from perfkeep.wire.sideband import ROOM
 _HEAD = struct.Struct("=IHHII")
 _TID = struct.Struct("=I")
 
-_OF_TASK = (Record.COMM, Record.NAMESPACES)
-_OF_PROCESS = (Record.MMAP, Record.MMAP2)
-_OF_KERNEL = (Record.KSYMBOL, Record.BPF_EVENT)
-_COME_AND_GO = (Record.FORK, Record.EXIT)
+#: Whose record it is: of the process that its first number names, of the task that its second one
+#: does, of a task and its parent, or of the kernel. Plain numbers, which are found faster.
+_WHOSE = {
+    int(Record.MMAP): "process", int(Record.MMAP2): "process",
+    int(Record.COMM): "task", int(Record.NAMESPACES): "task",
+    int(Record.FORK): "both tasks", int(Record.EXIT): "both tasks",
+    int(Record.KSYMBOL): "kernel", int(Record.BPF_EVENT): "kernel",
+}  # fmt: skip
 
 #: For one of them: some map and unmap code for ever.
 _ROOM_FOR_ONE = 64 << 10
@@ -62,22 +66,31 @@ class Processes:
 
     def fold(self, data: bytes) -> None:
         """Take up records, the oldest first. Whatever is none ends them."""
-        at, end = 0, len(data)
+        unpack, at, end = _HEAD.unpack_from, 0, len(data)
+        # One after the other of a task are taken up together.
+        task: int | None = None
+        begin = 0
         while end - at >= _HEAD.size:
-            kind, _, size, pid, other = _HEAD.unpack_from(data, at)
+            kind, _, size, pid, other = unpack(data, at)
             if size < _HEAD.size or size > end - at:
                 break
-            if kind in _COME_AND_GO:
-                if size >= 24:
-                    (tid,) = _TID.unpack_from(data, at + 16)
-                    self._come_or_go(kind, tid, data[at : at + size])
-            elif kind in _OF_PROCESS:
-                self._add(pid, data[at : at + size])
-            elif kind in _OF_TASK:
-                self._add(other, data[at : at + size])
-            elif kind in _OF_KERNEL:
-                self._add(_KERNEL, data[at : at + size])
+            whose, own = _WHOSE.get(kind), None
+            if whose == "process":
+                own = pid
+            elif whose == "task":
+                own = other
+            elif whose == "kernel":
+                own = _KERNEL
+            if own != task:
+                if task is not None:
+                    self._add(task, data[begin:at])
+                task, begin = own, at
+            if whose == "both tasks" and size >= 24:
+                (tid,) = _TID.unpack_from(data, at + 16)
+                self._come_or_go(kind, tid, data[at : at + size])
             at += size
+        if task is not None:
+            self._add(task, data[begin:at])
         self._make_room()
 
     def _come_or_go(self, kind: int, tid: int, record: bytes) -> None:
@@ -127,10 +140,10 @@ class Processes:
 
 
 def _thin(task: bytearray) -> None:
-    """Where it came from stays, and the newer half of what it did."""
+    """Where it came from stays, and the newest of what it did."""
     _, _, first, _, _ = _HEAD.unpack_from(task)
     at = first
-    while at < len(task) // 2:
+    while len(task) - at > _ROOM_FOR_ONE // 2:
         _, _, size, _, _ = _HEAD.unpack_from(task, at)
         at += size
     del task[first:at]
