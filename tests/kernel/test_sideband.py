@@ -18,6 +18,7 @@ import perfkeep
 from perfkeep.abi.records import Record
 from perfkeep.analysis.stacks import stacks
 from perfkeep.analysis.symbolize import Function
+from perfkeep.cli.main import main
 from perfkeep.client import recover
 from perfkeep.client.adopt import adopt
 from perfkeep.client.connection import disconnect
@@ -207,6 +208,20 @@ def test_a_recording_of_one_process_knows_what_that_forks(burner: Path, tmp_path
         shell.stdin.flush()
         shell.communicate(b"\n")
     assert seen(recording, tmp_path / "x.data") > 100
+
+
+def test_who_does_without_knows_only_those_that_live(
+    burner: Path, tmp_path: Path, running: Running
+) -> None:
+    command = ["start", "flight", "-e", "cpu-clock/freq=999/", "--ring", "1M", "--no-sideband"]
+    assert main(command) == 0
+    subprocess.run([burner], check=True)
+    recording = perfkeep.Recording("flight")
+    assert seen(recording, tmp_path / "x.data") == 0
+    data = look(str(tmp_path / "x.data"))
+    assert "python" in {comm for (comm,) in data.sql("SELECT comm FROM cpu_clock").fetchall()}
+    kinds = {kind for kind, _ in data.others()}
+    assert not kinds & {Record.FORK, Record.EXIT}
 
 
 def test_who_lives_is_not_looked_for_in_proc_again(

@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spill-every", metavar="TIME", help="how old that copy may be; 5s unless given"
     )
+    parser.add_argument(
+        "--no-sideband", action="store_true", help="do not follow which processes come and go"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         ttl=options.ttl,
         spill=options.spill,
         spill_every=options.spill_every,
+        sideband=not options.no_sideband,
     )
     for note in recording.notes:
         say(note)

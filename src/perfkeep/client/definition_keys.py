@@ -116,6 +116,7 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "ttl": _span("1h", 1, 2**62 - 1, "a time in which anything can be recorded"),
     "spill": _directory,
     "spill_every": _span("5s", 10**8, 86400 * 10**9, "between 100ms and 24h"),
+    "sideband": _truth,
     "enable": _truth,
     "optional": _truth,
 }

@@ -12,6 +12,7 @@
     ttl = "1h"
     spill = "/var/lib/perfkeep/spill-NAME"
     spill_every = "5s"
+    sideband = true
     enable = true
     optional = false
 
@@ -120,6 +121,7 @@ class Definition:
     ttl: str | None = None
     spill: str | None = None
     spill_every: str | None = None
+    sideband: bool = True
     enable: bool = True
     optional: bool = False
     missing: tuple[Missing, ...] = ()
@@ -139,6 +141,7 @@ class Definition:
             chosen,
             call_chains=self.call_graph,
             enable=self.enable,
+            sideband=self.sideband,
             **{key: value for key, value in given.items() if value is not None},
         )
         return Started(made, (*notes, *made.notes))

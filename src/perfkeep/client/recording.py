@@ -159,6 +159,7 @@ def start(
     ttl: str | float | None = None,
     spill: str | None = None,
     spill_every: str | float | None = None,
+    sideband: bool = True,
 ) -> Recording:
     """Start a recording that goes on when this process has gone.
 
@@ -177,6 +178,8 @@ def start(
         ttl: it ends by itself after this long.
         spill: a directory in which a copy of the rings is kept, for `perfkeep recover`.
         spill_every: how old that copy may be; None: 5 s.
+        sideband: have the kernel tell of processes beside it; without that nothing is done when one
+            begins or ends, and who has ended has no name in a snapshot.
 
     Raises:
         SpecError: an event spec, with the part that is wrong.
@@ -184,7 +187,8 @@ def start(
         KernelRefused: the kernel said no; the message names the setting or limit.
         BrokerError: EEXIST: the name is taken.
     """
-    from perfkeep.client import limits, opening, sideband
+    from perfkeep.client import limits, opening
+    from perfkeep.client import sideband as aside
     from perfkeep.units import parse_size
 
     to = opening.target(None if cpus is None else tuple(cpus), pid, cgroup)
@@ -209,7 +213,8 @@ def start(
         started = _start(request, opened.fds, spill, spill_every)
     finally:
         opened.close()
-    opened.notes += sideband.add(started.name, opened.kinds, str(to), to.cpus)
+    if sideband:
+        opened.notes += aside.add(started.name, opened.kinds, str(to), to.cpus)
     return Recording(started.name, opened.notes)
 
 

@@ -59,11 +59,11 @@ def test_a_recording_needs_its_events_and_nothing_else() -> None:
 def test_every_key_is_read() -> None:
     assert one(
         'cpus = "0-1,3"\ncgroup = "/a"\nring = "64K"\ncall_graph = true\nowner = "root"\ngroup = 7\n'
-        'mode = "0640"\nttl = "1h"\nspill = "/s"\nspill_every = "2s"\nenable = false\n'
-        "optional = true"
+        'mode = "0640"\nttl = "1h"\nspill = "/s"\nspill_every = "2s"\n'
+        "sideband = false\nenable = false\noptional = true"
     ) == Definition(
         "r", "f", 1, ("cpu-clock",), (0, 1, 3), "/a", "64K", True, "root", 7, 0o640, "1h", "/s",
-        "2s", False, True,
+        "2s", False, False, True,
     )  # fmt: skip
 
 
@@ -297,7 +297,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_what_a_file_leaves_open_is_left_to_start(started: list[tuple[Any, ...]]) -> None:
     made, notes = one('ring = "64K"\nmode = "0640"\nenable = false').start()
     assert made is not None and notes == ("a note",)
-    options = {"call_chains": False, "enable": False, "ring": "64K", "mode": 0o640}
+    options = {
+        "call_chains": False, "enable": False, "sideband": True, "ring": "64K", "mode": 0o640,
+    }  # fmt: skip
     assert started == [("r", ("cpu-clock",), options)]
 
 
