@@ -23,6 +23,7 @@ from perfkeep.client import recover
 from perfkeep.client.adopt import adopt
 from perfkeep.client.connection import disconnect
 from perfkeep.client.look import look
+from perfkeep.kernel.cpus import online
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
 
 pytestmark = [requires(perf_events, tracefs, root), pytest.mark.usefixtures("running")]
@@ -190,6 +191,7 @@ def test_of_many_that_come_and_go_none_is_lost_while_the_broker_keeps_up(tmp_pat
     # Of a name of its own: others may run programs as well.
     goes = shutil.copy("/bin/true", tmp_path / "goes")
     subprocess.run(["sh", "-c", 'for i in $(seq 400); do "$0"; done', goes], check=True)
+    assert recording.info.sideband == list(online())
     recording.snapshot(str(tmp_path / "x.data"))
     data = look(str(tmp_path / "x.data"))
     ended = data.sql("SELECT count(*) FROM sched_process_exit WHERE comm = 'goes'").fetchall()
@@ -211,12 +213,16 @@ def test_a_recording_of_one_process_knows_what_that_forks(burner: Path, tmp_path
 
 
 def test_who_does_without_knows_only_those_that_live(
-    burner: Path, tmp_path: Path, running: Running
+    burner: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["start", "flight", "-e", "cpu-clock/freq=999/", "--ring", "1M", "--no-sideband"]
     assert main(command) == 0
     subprocess.run([burner], check=True)
     recording = perfkeep.Recording("flight")
+    assert recording.info.sideband == []
+    capsys.readouterr()
+    assert main(["show", "flight"]) == 0
+    assert "it has no sideband" in capsys.readouterr().out
     assert seen(recording, tmp_path / "x.data") == 0
     data = look(str(tmp_path / "x.data"))
     assert "python" in {comm for (comm,) in data.sql("SELECT comm FROM cpu_clock").fetchall()}

@@ -57,6 +57,7 @@ class Views:
             recording.offline,
             recording.problem,
             self._spill(recording),
+            [] if recording.sideband is None else sorted(recording.sideband.cpus),
         )
 
     def _spill(self, recording: Recording) -> messages.SpillInfo | None:

@@ -184,6 +184,7 @@ def as_json(info: RecordingInfo) -> dict[str, object]:
             for gap in info.gaps
         ],
         "problem": info.problem,
+        "sideband_cpus": info.sideband,
         "spill": info.spill
         and {
             "directory": info.spill.directory,

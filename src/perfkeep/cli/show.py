@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"offline  CPU {format_list(info.offline)}: it goes on when they are back")
     if info.spill is not None:
         print(f"spill    {_spill(info.spill)}")
+    if not info.sideband:
+        print("names    of processes that live when a snapshot is taken; it has no sideband")
     for gap in info.gaps:
         on = "" if gap.cpus is None else f", CPU {format_list(gap.cpus)}"
         until = "now" if gap.until_ns is None else utc(gap.until_ns)

@@ -139,7 +139,7 @@ class RecordingInfo(msgspec.Struct, frozen=True):
     """One recording in a list. `created_ns` and `expires_ns` are CLOCK_REALTIME.
 
     `offline`: CPUs whose events died with them and wait for their return. `problem`: why events
-    could not be opened again.
+    could not be opened again. `sideband`: CPUs of which the kernel tells who comes and goes.
     """
 
     name: str
@@ -157,6 +157,7 @@ class RecordingInfo(msgspec.Struct, frozen=True):
     offline: list[int] = []
     problem: str = ""
     spill: SpillInfo | None = None
+    sideband: list[int] = []
 
 
 class Counts(msgspec.Struct, frozen=True):

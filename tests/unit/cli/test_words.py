@@ -128,6 +128,7 @@ def test_a_recording_has_just_the_documented_members() -> None:
         "offline_cpus": [],
         "gaps": [],
         "problem": "",
+        "sideband_cpus": [],
         "spill": None,
     }
 
