@@ -65,11 +65,12 @@ class Chains:
         if "pid" not in table.names or not {"callchain", "ip"} & set(table.names):
             raise UsageError(f"{table.kind.name} does not record where its samples were taken")
         self._symbolizer = symbolizer
+        self._chained = "callchain" in table.names
         self._known: dict[tuple[int, bytes], int] = {}
 
     def numbers(self, rows: Rows) -> list[int]:
         """Of these samples' chains."""
-        found = rows.get("callchain") or rows.get("ip")
+        found = rows.get("callchain" if self._chained else "ip")
         assert found is not None
         if found.offsets is None:
             bounds = np.arange(0, 8 * len(found) + 1, 8).tolist()
@@ -121,7 +122,7 @@ def stacks(
     numbered: Counter[tuple[Key, int]] = Counter()
     for rows in table.batches():
         numbers = chains.numbers(rows)
-        some_of = [values(column) for one in by if (column := rows.get(one))]
+        some_of = [values(column) for one in by if (column := rows.get(one)) is not None]
         keys = list(zip(*some_of, strict=True)) or [()] * len(rows)
         some = zip(keys, numbers, strict=True)
         numbered.update(some if span == (None, None) else compress(some, _within(rows, *span)))

@@ -136,6 +136,16 @@ def test_an_event_that_says_nothing_of_places_is_told() -> None:
         default_event(data)
 
 
+def test_where_no_sample_fits_its_record_there_are_no_stacks() -> None:
+    event = Assembler(sample_type=PLAIN | Sample.CALLCHAIN)
+    bad = bytearray(event.sample(1, callchain=[6]))
+    struct.pack_into("=Q", bad, len(bad) - 16, 1 << 61)
+    desc = EventDesc("cpu-clock", event.attr, {0: [7]}, None)
+    data = Data(PerfData([desc], memoryview(bytes(bad)), 0, {}))
+    assert data.malformed == 1
+    assert not stacks(data, "cpu-clock").counts and not stacks(data, "cpu-clock", []).counts
+
+
 def test_the_clock_is_asked_first() -> None:
     assert default_event(data_of([sample(5, USER_MARK, 1)])) == "cpu_clock"
 
