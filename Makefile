@@ -44,7 +44,8 @@ setup: $(STAMP)
 	done
 
 $(STAMP): pyproject.toml uv.lock $(wildcard $(NATIVE)) | .tools/bin/uv
-	@$(UV) sync --quiet --frozen --all-extras --python '$(PYTHON)' --reinstall-package perfkeep
+	@$(UV) sync --quiet --frozen --all-extras --compile-bytecode --python '$(PYTHON)' \
+	  --reinstall-package perfkeep
 	@touch '$@'
 	@ls src/perfkeep/records/_walk.*.so >/dev/null 2>&1 && walk='native record walk' \
 	  || walk='pure record walk (no C compiler, or no Python.h)'; \

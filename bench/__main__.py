@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+import perfkeep
 from bench.figure import Figure, table
 
 NAMES = (
@@ -67,6 +69,8 @@ def main() -> int:
     unknown = set(options.names) - set(NAMES)
     if unknown:
         parser.error(f"no measurement {unknown.pop()!r}; there are {', '.join(NAMES)}")
+    # As pip leaves what it installs; here Python may have been told to write none.
+    compileall.compile_dir(os.path.dirname(perfkeep.__file__), quiet=1)
     figures: list[Figure] = []
     for name in options.names or NAMES:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
