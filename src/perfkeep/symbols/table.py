@@ -67,22 +67,30 @@ class SymbolTable:
         return [named[at] for at in inverse.tolist()]
 
 
+#: What a hexadecimal digit is worth; of any other character 255.
+_WORTH = np.full(256, 255, "u1")
+_WORTH[np.frombuffer(b"0123456789abcdef", "u1")] = np.arange(16)
+#: "ffffffff81000000 T _text": digits of an address, and where the name begins.
+_DIGITS, _NAME = 16, 19
+
+
 def from_kallsyms(text: bytes) -> SymbolTable:
-    """What /proc/kallsyms says of code; nothing where it hides the addresses."""
-    starts, places, names = [], [], bytearray()
-    for line in text.splitlines():
-        words = line.split(None, 3)
-        if len(words) < 3 or words[1] not in (b"t", b"T", b"w", b"W"):
-            continue
-        try:
-            address = int(words[0], 16)
-        except ValueError:
-            continue
-        if address:
-            starts.append(address)
-            places.append(len(names))
-            names += words[2] + b"\0"
-    count = len(starts)
-    return SymbolTable(
-        np.array(starts, "u8"), np.zeros(count, "u8"), bytes(names), np.array(places, "i8")
-    )
+    """What /proc/kallsyms says of code, an address of 16 digits each; nothing where it hides them."""
+    characters = np.frombuffer(text, "u1")
+    ends = np.append(np.nonzero(characters == ord("\n"))[0], len(text))
+    begins = np.append(0, ends[:-1] + 1)
+    begins = begins[ends - begins > _NAME]
+    code = np.frombuffer(b"tTwW", "u1")
+    good = np.isin(characters[begins + _DIGITS + 1], code)
+    for at in (_DIGITS, _NAME - 1):
+        good &= characters[begins + at] == ord(" ")
+    starts = np.zeros(len(begins), "u8")
+    for at in range(_DIGITS):
+        worth = _WORTH[characters[begins + at]]
+        good &= worth < 16
+        starts = starts << np.uint64(4) | worth
+    good &= starts > 0
+    # Behind a name stands the end of the line, or a tab and the module's.
+    names = text.translate(bytes.maketrans(b"\n\t", b"\0\0"))
+    places = begins[good].astype("i8") + _NAME
+    return SymbolTable(starts[good], np.zeros(len(places), "u8"), names, places)

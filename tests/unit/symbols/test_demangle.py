@@ -49,7 +49,7 @@ def test_it_agrees_with_the_tool_that_people_use() -> None:
 
 
 def test_a_table_gives_them_so() -> None:
-    table = from_kallsyms(b"1000 T _ZN3foo3barEv\n")
+    table = from_kallsyms(b"%016x T _ZN3foo3barEv\n" % 0x1000)
     assert table.names_of(np.array([0x1000], "u8")) == ["foo::bar()"]
 
 

@@ -84,6 +84,26 @@ def test_kallsyms_gives_code_and_nothing_when_its_addresses_are_hidden() -> None
     assert len(from_kallsyms(hidden)) == 0
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"ffffffff81000000", b"0" * 16, b"ffffffff81000010", b"81000000", b"zz", b" ", b" T ",
+             b" t ", b" d ", b"name", b"other\t[module]", b"\n", b"\n", b"\xff\0"]
+        ),
+        max_size=30,
+    ).map(b"".join)
+)  # fmt: skip
+def test_of_anything_it_takes_the_lines_that_are_of_code(text: bytes) -> None:
+    lines = re.finditer(rb"^([0-9a-f]{16}) [tTwW] ([^\n\t][^\n]*|\t[^\n]*)", text, re.MULTILINE)
+    expected = {
+        int(one[1], 16): one[2].split(b"\t")[0].split(b"\0")[0].decode(errors="replace")
+        for one in lines
+    }
+    expected.pop(0, None)
+    some = from_kallsyms(text)
+    assert dict(zip(some.starts.tolist(), some.names_of(some.starts), strict=True)) == expected
+
+
 def test_a_function_of_the_c_library_is_found_by_its_place_in_the_file() -> None:
     address = ctypes.cast(ctypes.CDLL(None).getpriority, ctypes.c_void_p).value
     assert address is not None
