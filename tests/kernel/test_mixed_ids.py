@@ -53,7 +53,7 @@ def test_each_sample_is_its_own_event_s(tmp_path: Path, chains: bool) -> None:
 
 
 @pytest.mark.parametrize("order", [(False, True), (True, False)], ids=["flat first", "deep first"])
-def test_what_has_another_shape_is_lost_and_counted(
+def test_none_is_lost_where_one_records_more_than_the_other(
     tmp_path: Path, order: tuple[bool, bool]
 ) -> None:
     some = [
@@ -66,9 +66,8 @@ def test_what_has_another_shape_is_lost_and_counted(
         data = check(recording, tmp_path / f"{number}.data")
         (counts,) = recording.stat().events
         counted = sum(one.value for one in counts.per_cpu)
-        known = len(data.tables["page_faults_u"]) + data.lost
         # One or two are counted while the recording begins or ends.
-        assert counted - 9 <= known <= counted and counted > 500
+        assert counted - 9 <= len(data.tables["page_faults_u"]) <= counted and counted > 500
 
 
 def test_also_beside_stock_perf_and_when_it_joined_later(tmp_path: Path) -> None:

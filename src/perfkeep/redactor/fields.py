@@ -154,8 +154,11 @@ class Shape:
         self.unwritten = 0 if attr.type == Type.TRACEPOINT else 7
         self.known = not int(kinds) & ~_KNOWN
         self.odd = bool(kinds & _ODD)
+        #: Linux (6.18) may say that its samples are longer than they are, and what lies there is as
+        #: old as the ring; see formats.perf_data.mixed.
+        self.padded = attr.counted_in_software
         #: Nothing but words, each of which shows what it is.
-        self.plain = self.known and not (self.counts or self.has_raw or self.odd)
+        self.plain = self.known and not (self.counts or self.has_raw or self.odd or self.padded)
 
     def counts_end(self, words: memoryview, at: int) -> int:
         """Behind READ."""

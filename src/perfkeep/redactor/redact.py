@@ -243,6 +243,8 @@ class _Copy:
             self._zero(at + shape.variable, behind)
         elif shape.odd:
             self._odd(shape, place, behind)
+        elif shape.padded:
+            scan(self.data, place, behind)
 
     def _raw(self, shape: Shape, at: int, behind: int) -> int:
         """Gives where RAW ends; beyond the record: it makes no sense."""

@@ -93,6 +93,15 @@ def test_every_sample_is_its_event_s_whoever_s_id_it_has(
     assert found == [IDS[which] for (which, _), _ in written]
 
 
+def test_what_a_single_kind_wrote_is_its_own_however_long_it_is_said_to_be() -> None:
+    event, stale = EVENTS[2], b"old contents of a ring.." * 3
+    good = sample(2, FOREIGN, 7)
+    data = struct.pack("=IHH", Record.SAMPLE, 0, len(good) + len(stale)) + good[8:] + stale
+    found = bytearray(mended(memoryview(data), [EVENTS[0], event], 0))
+    assert ids_of(found) == [30]
+    assert found[16 : len(good)] == good[16:] and not any(found[len(good) :])
+
+
 def test_the_id_is_that_of_the_ring_s_cpu() -> None:
     data = sample(1, FOREIGN, 1, cpu=1) + sample(3, FOREIGN, 2, cpu=1)
     assert ids_of(mended(memoryview(data), EVENTS, 1)) == [21, 41]

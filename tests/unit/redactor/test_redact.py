@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkeep import records
-from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample, Type
+from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample, Software, Type
 from perfkeep.abi.records import Record
 from perfkeep.records.sample import Layout
 from perfkeep.redactor.fields import BEYOND, LOWEST, Shape, is_address
@@ -238,6 +239,24 @@ def test_a_pid_beside_the_tid_of_a_dead_thread_stays() -> None:
     data = Assembler().sample(5, pid=77, tid=0xFFFFFFFF)
     after = bytearray(data)
     assert redact(after, True, [source()]) == 0 and after == data
+
+
+@given(st.binary(max_size=20), KERNEL, st.lists(ADDRESS, max_size=3))
+def test_what_lies_behind_a_sample_that_the_kernel_said_to_be_longer_has_no_address(
+    before: bytes, address: int, chain: list[int]
+) -> None:
+    # Of what is counted in software; see formats.perf_data.mixed.
+    kinds = PLAIN | Sample.IP | (Sample.CALLCHAIN if chain else Sample(0))
+    event = Assembler(sample_type=kinds)
+    faults = replace(event.attr, config=Software.PAGE_FAULTS)
+    good = event.sample(5, ip=0x1000, callchain=chain)
+    stale = before + struct.pack("=Q", address)
+    stale += bytes(-len(stale) % 8)
+    data = bytearray(struct.pack("=IHH", Record.SAMPLE, 0, len(good) + len(stale)) + good[8:])
+    data += stale
+    redact(data, True, [Source(faults.pack(), [7], "")])
+    assert not any(looks_like_kernel(data, at) for at in range(len(good), len(data) - 7))
+    assert data[8 : 8 + 8 * 5] == good[8 : 8 + 8 * 5]
 
 
 def test_counts_stay_whatever_they_are() -> None:

@@ -1,13 +1,14 @@
 """Gives samples of the kernel's own software events their ids back.
 
-Linux (6.18, kernel/events/core.c, do_perf_sw_event) hands one and the same perf_sample_data to all
-events that count the same thing, page faults for example, and what one of them has filled in, the
-others do not fill in anew: so a sample may carry the id of somebody else's event, and have the fields
-that this one records if they are more. Stock perf gives up such a file: "failed to process type: 9
-[Bad address]".
+Linux (6.3 to 6.18 at least: kernel/events/core.c, do_perf_sw_event) hands one and the same
+perf_sample_data to all events that count the same thing, page faults for example, and what one of them
+has filled in, the others do not fill in anew. So a sample may carry the id of somebody else's event,
+and be as long as if it had that one's call chain as well; what lies there is as old as the ring. Stock
+perf gives up such a file: "failed to process type: 9 [Bad address]".
 
-So events.told_apart has each such kind of a recording end its samples with another number of words:
-by their lengths they are told apart.
+The fields are the event's own. So events.told_apart has each such kind of a recording end its samples
+with another number of words: by their lengths they are told apart, and a single kind by its being
+alone.
 """
 
 from __future__ import annotations
@@ -34,20 +35,21 @@ _BEHIND = (
 )  # fmt: skip
 
 
-def _fits(attr: Attr, sample: memoryview) -> bool:
-    """Whether a sample is as long as those of this event."""
+def _end(attr: Attr, sample: memoryview) -> int | None:
+    """Where a sample of this event would end; None: it is none."""
     kinds = attr.sample_type
     if kinds & ~(_BEFORE | _BEHIND | Sample.CALLCHAIN):
-        return False
+        return None
     end = HEADER_SIZE + 8 * int(kinds & _BEFORE).bit_count()
     if kinds & Sample.CALLCHAIN:
         if end + 8 > len(sample):
-            return False
+            return None
         (frames,) = _WORD.unpack_from(sample, end)
         if not frames:  # never; it might be the word of a shorter kind
-            return False
+            return None
         end += 8 + 8 * int(frames)
-    return end + 8 * int(kinds & _BEHIND).bit_count() == len(sample)
+    end += 8 * int(kinds & _BEHIND).bit_count()
+    return end if end <= len(sample) else None
 
 
 def mended(data: memoryview, events: Sequence[EventDesc], cpu: int) -> memoryview | bytearray:
@@ -80,13 +82,15 @@ def mended(data: memoryview, events: Sequence[EventDesc], cpu: int) -> memoryvie
 
 
 def _mend(sample: memoryview, shared: Sequence[EventDesc], cpu: int, trailer: int) -> None:
-    fitting = [one for one in shared if _fits(one.attr, sample)]
+    found = [(one, end) for one in shared if (end := _end(one.attr, sample))]
+    fitting = [pair for pair in found if pair[1] == len(sample)] or found
     (id,) = _WORD.unpack_from(sample, HEADER_SIZE)
-    if any(id in one.all_ids for one in fitting):
+    if any(id in one.all_ids for one, _ in fitting):
         return
     if len(fitting) == 1:
-        ids = fitting[0].ids.get(cpu) or fitting[0].all_ids
-        _WORD.pack_into(sample, HEADER_SIZE, ids[-1])
+        ((event, end),) = fitting
+        _WORD.pack_into(sample, HEADER_SIZE, (event.ids.get(cpu) or event.all_ids)[-1])
+        sample[end:] = bytes(len(sample) - end)
     elif len(sample) >= HEADER_SIZE + 8 * (1 + trailer):
         # With an empty trailer, as of what was there before.
         lost = _HEADER.pack(Record.LOST_SAMPLES, 0, len(sample)) + _WORD.pack(1)
