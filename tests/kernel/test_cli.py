@@ -77,7 +77,9 @@ def test_a_recording_goes_through_its_whole_life(cli: Any, tmp_path: Path) -> No
     taken = cli("snapshot", "tour", "-o", str(file))
     assert taken.code == 0 and f"written to {file}" in taken.out
     assert {event.name for event in perf_data.read(str(file)).events} >= {"sched:sched_switch"}
-    assert "COMMAND" in cli("report", str(file)).out
+    reported = cli("report", str(file)).out
+    assert "COMMAND" in reported
+    assert "dummy" not in reported  # what tells of processes is no event of the recording's
 
     ended = cli("claim", "tour")
     assert (ended.code, ended.out) == (0, "tour has ended\n")

@@ -308,6 +308,11 @@ class Attr:
         """
         return self.type == Type.SOFTWARE and self.config not in _NOT_COUNTED
 
+    @property
+    def dummy(self) -> bool:
+        """Whether it is there only for records of processes, and has no samples."""
+        return self.type == Type.SOFTWARE and self.config == Software.DUMMY
+
     def with_flags(self, on: Flag = Flag(0), off: Flag = Flag(0)) -> Attr:
         """A copy with some bits set and others cleared."""
         return replace(self, flags=(self.flags | on) & ~off)

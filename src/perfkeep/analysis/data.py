@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perfkeep.abi.perf_data import Feature
-from perfkeep.abi.perf_event import Software, Type
+from perfkeep.abi.perf_event import Type
 from perfkeep.abi.records import Record
 from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.perf_data.coverage import Clock
@@ -165,7 +165,7 @@ class Data:
         self.lost = self._decoded.lost
         self.unknown = self._decoded.unknown
         self.unread_bytes = len(file.data) - self._decoded.end + file.unread
-        shown = [one for one in self._decoded.tables if len(one.found) or not _is_dummy(one.kind)]
+        shown = [one for one in self._decoded.tables if len(one.found) or not one.kind.attr.dummy]
         self.tables = self._named(shown)
         for table in self.tables.values():
             table.with_context = self._context.beside
@@ -328,11 +328,6 @@ def _text_of(kallsyms: bytes) -> set[int]:
     places = (kallsyms.find(word) for word in words)
     digits = (kallsyms[max(0, at - 16) : at] for at in places if at >= 0)
     return {int(one, 16) for one in digits if re.fullmatch(rb"[0-9a-f]+", one)} - {0}
-
-
-def _is_dummy(kind: Kind) -> bool:
-    """An event that is there only for records of processes."""
-    return kind.attr.type == Type.SOFTWARE and kind.attr.config == Software.DUMMY
 
 
 def _short(kind: Kind) -> str:

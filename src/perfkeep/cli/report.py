@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.records.summary import Source, table
 
     data = perf_data.read(options.file)
-    sources = [Source(event.name, event.attr, event.all_ids) for event in data.events]
+    sources = [Source(one.name, one.attr, one.all_ids) for one in data.events if not one.attr.dummy]
     rows = table(sources, data.records())
     names = [source.name for source in sources]
     shown = [

@@ -54,12 +54,17 @@ def table(sources: Iterable[Source], found: Iterable[tuple[int, memoryview]]) ->
     only = (known[0].name, Layout(known[0].attr)) if len(known) == 1 else None
     clocks = {source.name for source in known if (source.attr.type, source.attr.config) in _CLOCKS}
     names: dict[int, str] = {0: "swapper"}
+    parents: dict[int, int] = {}
     counts: dict[int, Counter[str]] = {}
     for kind, record in found:
         if kind == Record.COMM and len(record) > 16:
             pid, tid = _TWO.unpack_from(record, 8)
             if pid == tid:
                 names[pid] = bytes(record[16:]).split(b"\0")[0].decode(errors="replace")
+        elif kind == Record.FORK and len(record) >= 16:
+            pid, parent = _TWO.unpack_from(record, 8)
+            if pid != parent:  # a thread has its process for a parent
+                parents[pid] = parent
         elif kind == Record.SAMPLE and len(record) >= 16:
             entry = only or layouts.get(_WORD.unpack_from(record, 8)[0])
             if entry is not None:
@@ -67,9 +72,18 @@ def table(sources: Iterable[Source], found: Iterable[tuple[int, memoryview]]) ->
                 if process is not None:
                     counts.setdefault(process, Counter())[entry[0]] += 1
     total = sum(n for one in counts.values() for name, n in one.items() if name in clocks)
+
+    def called(pid: int) -> str:
+        """By its own name, or the one that it has from its parent."""
+        known, seen = pid, set[int]()
+        while known not in names and known in parents and known not in seen:
+            seen.add(known)
+            known = parents[known]
+        return names.get(known, f":{pid}")
+
     rows = [
         Row(
-            names.get(pid, f":{pid}"),
+            called(pid),
             pid,
             dict(one),
             sum(one[name] for name in clocks) / total if total else None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+
 from perfkeep.abi.perf_event import Attr, Flag, Software, Type
+from perfkeep.abi.records import Record
 from perfkeep.records.summary import Source, table
 from perfkeep.testing.assembler import PLAIN, Assembler
 
@@ -46,6 +49,20 @@ def test_processes_come_by_their_share_of_the_clock() -> None:
 def test_a_process_without_a_name_goes_by_its_pid() -> None:
     rows = table(_sources(), _records(CLOCK.sample(1, pid=99, tid=99)))
     assert [row.comm for row in rows] == [":99"]
+
+
+def test_a_process_that_called_itself_nothing_is_called_what_its_parent_is() -> None:
+    def fork(pid: int, parent: int) -> bytes:
+        return CLOCK.other(Record.FORK, struct.pack("=IIIIQ", pid, parent, pid, parent, 0), 0)
+
+    found = _records(
+        # In any order: those of who has ended come first.
+        fork(30, 20), fork(30, 30), fork(20, 10), fork(10, 1), fork(40, 40), fork(50, 51), fork(51, 50),
+        CLOCK.comm(10, 10, b"server"), fork(60, 10), CLOCK.comm(60, 60, b"other"),
+        *[CLOCK.sample(1, pid=pid, tid=pid) for pid in (30, 40, 50, 60)],
+    )  # fmt: skip
+    comms = {row.pid: row.comm for row in table(_sources(), found)}
+    assert comms == {30: "server", 40: ":40", 50: ":50", 60: "other"}
 
 
 def test_a_thread_does_not_rename_its_process() -> None:
