@@ -62,7 +62,9 @@ class Processes:
         self._room = room
         self._bytes = 0
         self._living: dict[int, bytearray] = {}
-        self._ended: deque[bytes] = deque()
+        #: In one piece: thousands of small ones would scatter over the heap, which never shrinks.
+        self._ended = bytearray()
+        self._ended_sizes: deque[int] = deque()
 
     def fold(self, data: bytes) -> None:
         """Take up records, the oldest first. Whatever is none ends them."""
@@ -116,11 +118,16 @@ class Processes:
     def _end(self, tid: int) -> None:
         task = self._living.pop(tid, None)
         if task is not None:
-            self._ended.append(bytes(task))
+            self._ended += task
+            self._ended_sizes.append(len(task))
 
     def _make_room(self) -> None:
-        while self._bytes > self._room and self._ended:
-            self._bytes -= len(self._ended.popleft()) + _OVERHEAD
+        gone = 0
+        while self._bytes > self._room and self._ended_sizes:
+            size = self._ended_sizes.popleft()
+            gone += size
+            self._bytes -= size + _OVERHEAD
+        del self._ended[:gone]
         while self._bytes > self._room:
             # The one that has been there for longest: whoever looks finds it in /proc.
             self._bytes -= len(self._living.pop(next(iter(self._living)))) + _OVERHEAD
@@ -133,7 +140,7 @@ class Processes:
         Args:
             kernel: also those with addresses of the kernel's.
         """
-        yield from self._ended
+        yield self._ended
         for tid, task in self._living.items():
             if kernel or tid != _KERNEL:
                 yield task
