@@ -62,9 +62,12 @@ class Processes:
         self._room = room
         self._bytes = 0
         self._living: dict[int, bytearray] = {}
-        #: In one piece: thousands of small ones would scatter over the heap, which never shrinks.
-        self._ended = bytearray()
+        #: One after the other, round and round: thousands of pieces of their own would scatter over
+        #: the heap, which never shrinks. Where the oldest begins, and the bytes of each.
+        self._ended = bytearray(room)
+        self._oldest = 0
         self._ended_sizes: deque[int] = deque()
+        self._ended_bytes = 0
 
     def fold(self, data: bytes) -> None:
         """Take up records, the oldest first. Whatever is none ends them."""
@@ -118,29 +121,45 @@ class Processes:
     def _end(self, tid: int) -> None:
         task = self._living.pop(tid, None)
         if task is not None:
-            self._ended += task
-            self._ended_sizes.append(len(task))
+            self._bytes -= len(task) + _OVERHEAD
+            if len(task) <= self._room:
+                self._keep(task)
+
+    def _keep(self, task: bytearray) -> None:
+        size, room = len(task), self._room
+        while self._ended_bytes + size > room:
+            self._forget_oldest()
+        at = (self._oldest + self._ended_bytes) % room
+        first = min(size, room - at)
+        self._ended[at : at + first] = task[:first]
+        self._ended[: size - first] = task[first:]
+        self._ended_sizes.append(size)
+        self._ended_bytes += size
+        self._bytes += size + _OVERHEAD
+
+    def _forget_oldest(self) -> None:
+        size = self._ended_sizes.popleft()
+        self._oldest = (self._oldest + size) % self._room
+        self._ended_bytes -= size
+        self._bytes -= size + _OVERHEAD
 
     def _make_room(self) -> None:
-        gone = 0
         while self._bytes > self._room and self._ended_sizes:
-            size = self._ended_sizes.popleft()
-            gone += size
-            self._bytes -= size + _OVERHEAD
-        del self._ended[:gone]
+            self._forget_oldest()
         while self._bytes > self._room:
             # The one that has been there for longest: whoever looks finds it in /proc.
             self._bytes -= len(self._living.pop(next(iter(self._living)))) + _OVERHEAD
             self.forgot = True
 
     def records(self, kernel: bool = True) -> Iterator[bytes | bytearray]:
-        """All of them: of each task in the order of time and in one piece, those that ended first
-        first.
+        """All of them, put together: of each task in the order of time, those that ended first first.
 
         Args:
             kernel: also those with addresses of the kernel's.
         """
-        yield self._ended
+        end = self._oldest + self._ended_bytes
+        yield self._ended[self._oldest : end]
+        yield self._ended[: max(0, end - self._room)]
         for tid, task in self._living.items():
             if kernel or tid != _KERNEL:
                 yield task

@@ -89,7 +89,7 @@ def test_who_maps_for_ever_keeps_where_it_came_from_and_the_newest() -> None:
         assert sum(map(len, found)) <= 64 << 10 and len(found) > 100
 
 
-def test_it_takes_little_more_memory_than_its_room() -> None:
+def test_it_takes_little_more_memory_than_twice_its_room() -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -101,7 +101,7 @@ def test_it_takes_little_more_memory_than_its_room() -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 3 << 19
+    assert after - before < 5 << 19
 
 
 def test_a_number_that_another_process_has_now_begins_anew() -> None:
