@@ -50,16 +50,27 @@ def _ours(path: str, runs: int = RUNS) -> tuple[int, float, int]:
 
 
 def _theirs(path: str) -> float:
-    """Seconds of the fastest run."""
-    times = []
+    """Seconds."""
+    begin = time.perf_counter()
+    subprocess.run(
+        ["perf", "script", "-i", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        check=True,
+    )  # fmt: skip
+    return time.perf_counter() - begin
+
+
+def _in_turn(path: str) -> tuple[int, float, int, float | None]:
+    """(samples, our seconds, our bytes at the most, perf's seconds): both in turn, as this machine has
+    its fast and its slow minutes, and of each the fastest run.
+    """
+    ours, theirs = [], []
     for _ in range(RUNS):
-        begin = time.perf_counter()
-        subprocess.run(
-            ["perf", "script", "-i", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            check=True,
-        )  # fmt: skip
-        times.append(time.perf_counter() - begin)
-    return min(times)
+        ours.append(_ours(path))
+        if have_perf():
+            theirs.append(_theirs(path))
+    samples = ours[0][0]
+    fastest, memory = min(one[1] for one in ours), max(one[2] for one in ours)
+    return samples, fastest, memory, min(theirs, default=None)
 
 
 def _record(directory: str, name: str, call_chains: bool) -> str:
@@ -115,9 +126,9 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="pkb-", dir="/dev/shm") as directory:
         for name, chains in (("tracepoint", False), ("call-chain", True)):
             path = _record(directory, name, chains)
-            samples, seconds, memory = _ours(path)
+            samples, seconds, memory, perf_s = _in_turn(path)
             size = os.path.getsize(path)
-            theirs = samples / _theirs(path) if have_perf() else None
+            theirs = None if perf_s is None else samples / perf_s
             ratio = None if theirs is None else samples / seconds / theirs
             figures += [
                 Figure(
