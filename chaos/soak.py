@@ -20,7 +20,7 @@ from perfkeep.units import format_size
 #: broker keeps of processes that have ended, until its room is full.
 _WARM_UP = 0.1
 #: That come and go each round.
-_PROCESSES = 4
+_PROCESSES = 20
 
 
 class Look(NamedTuple):
