@@ -23,7 +23,7 @@ import errno
 import mmap
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -92,20 +92,33 @@ class Slot(NamedTuple):
         return text + _CRC.pack(zlib.crc32(text))
 
 
+def _whole(layout: struct.Struct, magic: bytes, data: bytes) -> tuple[Any, ...] | None:
+    """What stands behind magic and version; None: it was never written, or not wholly.
+
+    Raises:
+        DataError: a newer perfkeep wrote it.
+    """
+    text = bytes(data[: layout.size])
+    if len(data) < layout.size + _CRC.size or not text.startswith(magic):
+        return None
+    if _CRC.unpack_from(data, layout.size)[0] != zlib.crc32(text):
+        return None
+    _, version, *rest = layout.unpack(text)
+    if version != VERSION:
+        raise DataError(f"a perfkeep with format {version} wrote it; this one reads {VERSION}", 8)
+    return tuple(rest)
+
+
 def parse_slot(data: bytes) -> Slot | None:
     """One slot; None: it was never written, or not wholly.
 
     Raises:
         DataError: a newer perfkeep wrote it.
     """
-    text = bytes(data[: _SLOT.size])
-    if len(data) < _SLOT.size + _CRC.size or not text.startswith(_MAGIC_RING):
+    found = _whole(_SLOT, _MAGIC_RING, data)
+    if found is None:
         return None
-    if _CRC.unpack_from(data, _SLOT.size)[0] != zlib.crc32(text):
-        return None
-    _, version, what, backward, cpu, area, *numbers, boot_id = _SLOT.unpack(text)
-    if version != VERSION:
-        raise DataError(f"a perfkeep with format {version} wrote it; this one reads {VERSION}", 8)
+    what, backward, cpu, area, *numbers, boot_id = found
     sequence, ring_bytes, head, valid, monotonic, realtime = numbers
     sensible = ring_bytes and not ring_bytes % mmap.PAGESIZE and valid <= ring_bytes
     if not sensible or what not in (COMMIT, INTENT) or area > 1:
@@ -193,16 +206,8 @@ def told_slot(page: bytes) -> ToldSlot | None:
 
 
 def _parse_told(data: bytes) -> ToldSlot | None:
-    text = data[: _TOLD.size]
-    if len(data) < _TOLD.size + _CRC.size or not text.startswith(_MAGIC_TOLD):
-        return None
-    if _CRC.unpack_from(data, _TOLD.size)[0] != zlib.crc32(text):
-        return None
-    _, version, *numbers = _TOLD.unpack(text)
-    if version != VERSION:
-        raise DataError(f"a perfkeep with format {version} wrote it; this one reads {VERSION}", 8)
-    slot = ToldSlot(*numbers)
-    return slot if slot.area <= 1 else None
+    found = _whole(_TOLD, _MAGIC_TOLD, data)
+    return ToldSlot(*found) if found is not None and found[0] <= 1 else None
 
 
 def told_file_bytes(cpus: int) -> int:
@@ -265,15 +270,12 @@ def parse_meta(data: bytes) -> tuple[int, Meta]:
 
 
 def _parse_half(data: bytes) -> tuple[int, Meta] | None:
-    size = _META.size
-    if len(data) < size + _CRC.size or not data.startswith(_MAGIC_META):
+    found = _whole(_META, _MAGIC_META, data)
+    if found is None:
         return None
-    _, version, sequence, length, crc = _META.unpack_from(data)
-    if _CRC.unpack_from(data, size)[0] != zlib.crc32(data[:size]):
-        return None
-    if version != VERSION:
-        raise DataError(f"a perfkeep with format {version} wrote it; this one reads {VERSION}", 8)
-    text = data[size + _CRC.size : size + _CRC.size + length]
+    sequence, length, crc = found
+    begin = _META.size + _CRC.size
+    text = data[begin : begin + length]
     if len(text) != length or zlib.crc32(text) != crc:
         return None
     try:
