@@ -15,16 +15,20 @@ from typing import Any
 import pytest
 
 import perfkeep
+from perfkeep.abi.perf_event import Attr, Flag, Sample
 from perfkeep.abi.records import Record
 from perfkeep.analysis.stacks import stacks
 from perfkeep.analysis.symbolize import Function
+from perfkeep.broker.sideband import Sideband
 from perfkeep.cli.main import main
 from perfkeep.client import recover
 from perfkeep.client.adopt import adopt
 from perfkeep.client.connection import disconnect
 from perfkeep.client.look import look
+from perfkeep.client.sideband import kind_for, open_sideband
 from perfkeep.kernel.cpus import online
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
+from perfkeep.wire.messages import Kind
 
 pytestmark = [requires(perf_events, tracefs, root), pytest.mark.usefixtures("running")]
 
@@ -199,6 +203,44 @@ def test_of_many_that_come_and_go_none_is_lost_while_the_broker_keeps_up(tmp_pat
     kinds = [kind for kind, _ in data.others()]
     # 16 KiB of a ring, at which the broker is woken, hold about thirty of these.
     assert kinds.count(Record.EXIT) >= 400
+
+
+def test_who_is_born_on_one_cpu_and_ends_on_another_is_not_taken_for_alive() -> None:
+    first, *others = sorted(online())
+    if not others:
+        pytest.skip("there is one CPU")
+    second = others[0]
+
+    class Nobody:
+        def put(self, *what: object) -> None: ...
+
+        def drop(self, *what: object) -> None: ...
+
+    keeper: Any = Nobody()
+    attr = Attr(sample_type=Sample.TID | Sample.TIME, flags=Flag.SAMPLE_ID_ALL)
+    kind = kind_for([Kind("any", "any", attr.pack())])
+    assert kind is not None
+    kind, on, fds = open_sideband(kind, "all", [first, second])
+    one = Sideband(b"told/", kind)
+    one.add(keeper, on, fds)
+    born, pids = os.sched_getaffinity(0), []
+    try:
+        for _ in range(20):
+            for here, there in ((first, second), (second, first)):
+                os.sched_setaffinity(0, {here})
+                child = subprocess.Popen(["taskset", "-c", str(there), "/bin/true"])
+                pids.append(child.pid)
+                child.wait()
+        one.read(keeper)
+        some, rest, *living = map(bytes, one.processes.records())
+        # Behind 8 bytes of header stands the pid.
+        assert not {int.from_bytes(data[8:12], "little") for data in living}.intersection(pids)
+        assert all(pid.to_bytes(4, "little") in some + rest for pid in pids)
+    finally:
+        os.sched_setaffinity(0, born)
+        one.close()
+        for fd in fds:
+            fd.close()
 
 
 def test_a_recording_of_one_process_knows_what_that_forks(burner: Path, tmp_path: Path) -> None:

@@ -13,13 +13,18 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator
+from operator import attrgetter
+from typing import NamedTuple
 
+from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import Record
 from perfkeep.wire.sideband import ROOM
 
 #: type, misc, size; then pid and tid, or pid and the parent's pid.
 _HEAD = struct.Struct("=IHHII")
 _TID = struct.Struct("=I")
+_TIME = struct.Struct("=Q")
+_AFTER_TIME = Sample.ID | Sample.STREAM_ID | Sample.CPU | Sample.IDENTIFIER
 
 #: Whose record it is: of the process that its first number names, of the task that its second one
 #: does, of a task and its parent, or of the kernel. Plain numbers, which are found faster.
@@ -38,16 +43,39 @@ _OVERHEAD = 100
 _KERNEL = -1
 
 
-def reverse(data: bytes) -> bytes:
-    """Records as they lie in a backward ring, the oldest first."""
+class Timed(NamedTuple):
+    """A record, and when it came by the clock of its event."""
+
+    time: int
+    record: bytes
+
+
+def turned_round(data: bytes, sample_type: Sample) -> list[Timed]:
+    """Records as they lie in a backward ring, the oldest first.
+
+    Args:
+        sample_type: of the event; says where in a record its time is. Without one it is 0.
+    """
+    # struct sample_id ends a record; behind the time there is a word for each of these.
+    behind = 8 * int(sample_type & _AFTER_TIME).bit_count()
+    timed = bool(sample_type & Sample.TIME)
     at, end, found = 0, len(data), []
     while end - at >= _HEAD.size:
         _, _, size, _, _ = _HEAD.unpack_from(data, at)
         if not _HEAD.size <= size <= end - at:
             break
-        found.append(data[at : at + size])
+        time = 0
+        if timed and size >= _HEAD.size + behind:
+            (time,) = _TIME.unpack_from(data, at + size - behind - _TIME.size)
+        found.append(Timed(time, data[at : at + size]))
         at += size
-    return b"".join(reversed(found))
+    found.reverse()
+    return found
+
+
+def in_order(records: list[Timed]) -> bytes:
+    """One after the other as they came, wherever they came; those of one time as they are here."""
+    return b"".join(one.record for one in sorted(records, key=attrgetter("time")))
 
 
 class Processes:

@@ -18,9 +18,10 @@ from functools import cached_property, partial
 
 import msgspec
 
+from perfkeep.abi.perf_event import Attr, Sample
 from perfkeep.broker.joining import Undo, redirect
 from perfkeep.broker.link import Item, KeeperLink
-from perfkeep.broker.processes import Processes, reverse
+from perfkeep.broker.processes import Processes, Timed, in_order, turned_round
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError, Unreachable
 from perfkeep.kernel import perf_fd, refusal
@@ -73,7 +74,9 @@ class _Event:
         return msgspec.json.encode(_EventValue(self.cpu, self.last))
 
 
-def read_new(ring: MappedRing, last: int) -> tuple[bytes, int, bool]:
+def read_new(
+    ring: MappedRing, last: int, sample_type: Sample = Sample(0)
+) -> tuple[list[Timed], int, bool]:
     """The records that came after data_head was `last`, the oldest first; data_head now; and
     whether some of them were overwritten before they were read.
     """
@@ -85,7 +88,7 @@ def read_new(ring: MappedRing, last: int) -> tuple[bytes, int, bool]:
     )
     moved = (head - ring.head()) & _MASK64
     safe = max(0, min(length, ring.bytes - moved - _MARGIN))
-    return reverse(data[:safe]), head, new > safe
+    return turned_round(data[:safe], sample_type), head, new > safe
 
 
 class Sideband:
@@ -110,6 +113,7 @@ class Sideband:
         #: When it was read last because the kernel woke us, by time.monotonic.
         self.woke = float("-inf")
         self._prefix = prefix
+        self._sample_type = Attr.unpack(kind.attr).sample_type
         self._events: list[_Event] = []
         self._log: OwnedFd | None = None
         self._log_bytes = 0
@@ -196,17 +200,35 @@ class Sideband:
         self._put_log_value(keeper)
 
     def read(self, keeper: KeeperLink) -> None:
-        """Take up what is new in the rings."""
+        """Take up what is new in the rings, in the order of time: a task begins on one CPU, and may
+        have gone on and ended on another.
+        """
+        lost, before = self.lost, [event.last for event in self._events]
+        with self._lock:
+            found = self._new()
+            if found:
+                # What led to any of these has come by now. What came later waits for the next time:
+                # what led to that may be in a ring that we have looked at before.
+                found += self._new(until=max(one.time for one in found))
+                self._fold(keeper, in_order(found))
+        if self.lost and not lost:
+            self._put_log_value(keeper)
+        for event, last in zip(self._events, before, strict=True):
+            if event.last != last:
+                _put(keeper, event.key, event.value())
+
+    def _new(self, until: int = _MASK64) -> list[Timed]:
+        """What each ring has that was not read yet, ring by ring; it counts as read."""
+        found: list[Timed] = []
         for event in self._events:
             if event.ring is None or event.ring.head() == event.last:
                 continue
-            with self._lock:
-                data, event.last, lost = read_new(event.ring, event.last)
-                self._fold(keeper, data)
-            if lost and not self.lost:
-                self.lost = True
-                self._put_log_value(keeper)
-            _put(keeper, event.key, event.value())
+            new, head, lost = read_new(event.ring, event.last, self._sample_type)
+            count = next((n for n, one in enumerate(new) if one.time > until), len(new))
+            found += new[:count]
+            event.last = head + sum(len(one.record) for one in new[count:]) & _MASK64
+            self.lost |= lost
+        return found
 
     def _fold(self, keeper: KeeperLink, data: bytes) -> None:
         self.processes.fold(data)
@@ -225,7 +247,8 @@ class Sideband:
                 at = at if log == number else 0
                 logged = os.pread(self._log.fileno(), self._log_bytes - at, at)
             unread = [(event.ring, event.last) for event in self._events if event.ring is not None]
-        return number, logged, b"".join(read_new(ring, last)[0] for ring, last in unread)
+        new = [one for ring, last in unread for one in read_new(ring, last, self._sample_type)[0]]
+        return number, logged, in_order(new)
 
     def copy(self, kernel: bool) -> tuple[OwnedFd, int]:
         """All that is known in a sealed memfd, and its bytes; see Processes.records."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 import struct
 import tracemalloc
+from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import Record
-from perfkeep.broker.processes import Processes, reverse
+from perfkeep.broker.processes import Processes, Timed, in_order, turned_round
+
+#: What struct sample_id may have, in its order.
+TRAILER = (
+    Sample.TID, Sample.TIME, Sample.ID, Sample.STREAM_ID, Sample.CPU, Sample.IDENTIFIER
+)  # fmt: skip
 
 
 def record(kind: int, body: bytes) -> bytes:
@@ -130,7 +138,26 @@ def test_what_has_addresses_of_the_kernel_can_be_left_out() -> None:
 @given(st.lists(st.binary(max_size=40)), st.binary(max_size=15))
 def test_records_of_a_backward_ring_are_turned_round(bodies: list[bytes], torn: bytes) -> None:
     some = [record(Record.COMM, bytes(8) + body) for body in bodies]
-    assert reverse(b"".join(some) + torn) == b"".join(reversed(some))
+    found = turned_round(b"".join(some) + torn, Sample(0))
+    assert found == [Timed(0, one) for one in reversed(some)]
+
+
+@given(st.sets(st.sampled_from([*TRAILER])), st.lists(st.integers(0, 2**64 - 1), max_size=9))
+def test_the_time_of_a_record_is_found_wherever_it_lies(
+    words: set[Sample], times: list[int]
+) -> None:
+    # As in struct sample_id.
+    order = [word for word in TRAILER if word in words]
+    some = []
+    for time in times:
+        trailer = [time if word == Sample.TIME else 7 for word in order]
+        some.append(record(Record.COMM, struct.pack(f"=II{len(order)}Q", 5, 5, *trailer)))
+    sample_type = reduce(operator.or_, words, Sample(0))
+    found = turned_round(b"".join(some), sample_type)
+    there = times if Sample.TIME in words else [0] * len(times)
+    assert found == [Timed(*one) for one in reversed(list(zip(there, some, strict=True)))]
+    by_time = sorted(zip(there, some, strict=True), key=lambda one: one[0])
+    assert in_order(found[::-1]) == b"".join(one for _, one in by_time)
 
 
 @given(st.binary(max_size=400), st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=60))))

@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkeep.abi.perf_event import DATA_HEAD_OFFSET
+from perfkeep.abi.perf_event import DATA_HEAD_OFFSET, Attr, Sample
+from perfkeep.abi.records import Record
+from perfkeep.broker import sideband
+from perfkeep.broker.link import Item
 from perfkeep.broker.rings import MappedRing
-from perfkeep.broker.sideband import Wakeups, read_new
+from perfkeep.broker.sideband import Sideband, Wakeups, read_new
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.wire.messages import Kind
 
 SIZE = 32 << 10
 
@@ -30,8 +34,12 @@ class Ring:
         self.mapped = MappedRing(0, self.file, b"key", SIZE, backward=True)
 
     def write(self, number: int, words: int) -> bytes:
-        size = 16 + 8 * words
-        record = struct.pack("=IHHQ", 3, 0, size, number) + bytes(8 * words)
+        record = struct.pack("=IHHQ", 3, 0, 16 + 8 * words, number) + bytes(8 * words)
+        self.append(record)
+        return record
+
+    def append(self, record: bytes) -> None:
+        size = len(record)
         self.head -= size
         at = self.head % SIZE
         first = min(size, SIZE - at)
@@ -39,15 +47,17 @@ class Ring:
         os.pwrite(self.file.fileno(), record[first:], mmap.PAGESIZE)
         head = (self.head % (1 << 64)).to_bytes(8, "little")
         os.pwrite(self.file.fileno(), head, DATA_HEAD_OFFSET)
-        return record
+
+    def close(self) -> None:
+        self.file.close()
+        del self.mapped
 
 
 @pytest.fixture
 def ring() -> Iterator[Ring]:
     made = Ring()
     yield made
-    made.file.close()
-    del made.mapped
+    made.close()
 
 
 @given(st.lists(st.lists(st.integers(0, 20), max_size=20), max_size=20))
@@ -60,15 +70,88 @@ def test_every_record_is_read_once_and_in_the_order_in_which_it_came(
         for words in some:
             number += 1
             told += ring.write(number, words)
-        data, last, lost = read_new(ring.mapped, last)
-        assert data == told and not lost
+        found, last, lost = read_new(ring.mapped, last)
+        assert b"".join(one.record for one in found) == told and not lost
 
 
 def test_what_was_overwritten_is_told_and_the_newest_is_there(ring: Ring) -> None:
     told = [ring.write(number, 5) for number in range(1000)]
-    data, _, lost = read_new(ring.mapped, 0)
+    found, _, lost = read_new(ring.mapped, 0)
+    data = b"".join(one.record for one in found)
     assert lost
     assert b"".join(told).endswith(data) and data
+
+
+class Nobody:
+    """A keeper that takes everything and keeps nothing."""
+
+    def put(self, *what: object) -> None: ...
+
+    def drop(self, *what: object) -> None: ...
+
+
+KIND = Kind("dummy:u", "dummy:u", Attr(sample_type=Sample.TID | Sample.TIME | Sample.CPU).pack())
+#: What each task does.
+STORY = (Record.FORK, Record.COMM, Record.MMAP2, Record.EXIT)
+
+
+def of_task(step: int, tid: int, time: int) -> bytes:
+    """Of those in STORY."""
+    parent = struct.pack("=II", tid, 1) if STORY[step] in (Record.FORK, Record.EXIT) else b""
+    body = struct.pack("=II", tid, 1 if parent else tid)
+    body += struct.pack("=IIQ", tid, 1, time) if parent else b"name".ljust(16, b"\0")
+    body += struct.pack("=IIQQ", tid, tid, time, 0)
+    return struct.pack("=IHH", STORY[step], 0, 8 + len(body)) + body
+
+
+@given(
+    # Of each record: its task, on which CPU, and after how many looks at a ring it comes.
+    st.lists(st.tuples(st.integers(2, 5), st.booleans(), st.integers(0, 3)), max_size=60)
+)
+def test_who_goes_from_cpu_to_cpu_is_known_as_long_as_it_lives_and_no_longer(
+    story: list[tuple[int, bool, int]],
+) -> None:
+    rings, keeper = (Ring(), Ring()), cast(Any, Nobody())
+    told: dict[int, list[bytes]] = {}
+    ended: list[bytes] = []
+    to_come = list(story)
+    looks = 0
+
+    def go_on() -> None:
+        """The kernel writes while somebody looks."""
+        nonlocal looks
+        while to_come and looks >= to_come[0][2]:
+            tid, second, _ = to_come.pop(0)
+            looks = 0
+            some = told.setdefault(tid, [])
+            some.append(of_task(len(some), tid, len(story) - len(to_come)))
+            rings[second].append(some[-1])
+            if len(some) == len(STORY):
+                ended.extend(told.pop(tid))
+        looks += 1
+
+    class Busy(MappedRing):
+        def head(self) -> int:
+            go_on()
+            return super().head()
+
+    one = Sideband(b"r/", KIND)
+    items = {}
+    for cpu, ring in enumerate(rings):
+        key = b"r/a/%d/7/" % cpu
+        items[key] = Item(key, b'{"cpu":%d}' % cpu, SIZE, OwnedFd(os.dup(ring.file.fileno())))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sideband, "MappedRing", Busy)
+        one.recover(items)
+        while to_come:
+            one.read(keeper)
+        one.read(keeper)
+    first, second, *living = one.processes.records()
+    assert b"".join([first, second]) == b"".join(ended)
+    assert sorted(map(bytes, living)) == sorted(b"".join(some) for some in told.values())
+    for ring, fd in zip(rings, one.fds(), strict=True):
+        ring.close()
+        fd.close()
 
 
 def test_who_wakes_the_broker_all_the_time_is_not_read_all_the_time() -> None:
