@@ -43,35 +43,41 @@ _MOST_IDS = 256
 
 
 class _EventValue(msgspec.Struct):
-    """Beside an event's fd on the shelf. `last`: data_head up to which its ring has been read."""
+    """Beside an event's fd on the shelf."""
 
     cpu: int
-    last: int = 0
 
 
 class _LogValue(msgspec.Struct):
-    """Beside the log's fd on the shelf."""
+    """Beside the log's fd on the shelf. How far each ring has been read stands here and not beside
+    the events, as it is put down in one go with how much of the log that made: nothing is taken up
+    twice, or never, whenever the broker dies.
+
+    Attributes:
+        logged: bytes of the log that count; None: all, as brokers had it that did not say.
+        last: data_head up to which each ring has been read, by the key of its event.
+    """
 
     kernel_ids: dict[int, list[int]]
     scanned: bool
     lost: bool
+    logged: int | None = None
+    last: dict[str, int] = {}
 
 
 class _Event:
     __slots__ = ("cpu", "fd", "key", "last", "ring")
 
-    def __init__(
-        self, cpu: int, fd: OwnedFd, key: bytes, ring: MappedRing | None, last: int
-    ) -> None:
+    def __init__(self, cpu: int, fd: OwnedFd, key: bytes, ring: MappedRing | None = None) -> None:
         self.cpu = cpu
         self.fd = fd
         self.key = key
         #: None: it writes into the ring of another one on its CPU.
         self.ring = ring
-        self.last = last
+        self.last = 0
 
     def value(self) -> bytes:
-        return msgspec.json.encode(_EventValue(self.cpu, self.last))
+        return msgspec.json.encode(_EventValue(self.cpu))
 
 
 def read_new(
@@ -154,7 +160,7 @@ class Sideband:
                 key = b"%sa/%d/%d/" % (self._prefix, cpu, kernel_id)
                 undo.push(partial(keeper.drop, key))
                 owner = next((e for e in new if e.cpu == cpu and e.ring is not None), None)
-                event = _Event(cpu, fd, key, None, 0)
+                event = _Event(cpu, fd, key)
                 if owner is not None and owner.ring is not None:
                     redirect(fd, owner.ring)
                     keeper.put(key, event.value(), fd.fileno())
@@ -203,7 +209,6 @@ class Sideband:
         """Take up what is new in the rings, in the order of time: a task begins on one CPU, and may
         have gone on and ended on another.
         """
-        lost, before = self.lost, [event.last for event in self._events]
         with self._lock:
             found = self._new()
             if found:
@@ -211,11 +216,6 @@ class Sideband:
                 # what led to that may be in a ring that we have looked at before.
                 found += self._new(until=max(one.time for one in found))
                 self._fold(keeper, in_order(found))
-        if self.lost and not lost:
-            self._put_log_value(keeper)
-        for event, last in zip(self._events, before, strict=True):
-            if event.last != last:
-                _put(keeper, event.key, event.value())
 
     def _new(self, until: int = _MASK64) -> list[Timed]:
         """What each ring has that was not read yet, ring by ring; it counts as read."""
@@ -233,9 +233,11 @@ class Sideband:
     def _fold(self, keeper: KeeperLink, data: bytes) -> None:
         self.processes.fold(data)
         if self._log is not None and data:
-            self._log_bytes += os.write(self._log.fileno(), data)
+            self._log_bytes += os.pwrite(self._log.fileno(), data, self._log_bytes)
             if self._log_bytes > MOST_LOGGED:
                 self._renew_log(keeper)
+            else:
+                self._put_log_value(keeper)
 
     def since(self, log: int, at: int) -> tuple[int, bytes, bytes]:
         """For a thread of its own: the number of the log, what is in it from `at` on, and what has
@@ -275,7 +277,9 @@ class Sideband:
         return b"%sp/%d/" % (self._prefix, number)
 
     def _log_value(self) -> bytes:
-        return msgspec.json.encode(_LogValue(self.kernel_ids, self.scanned, self.lost))
+        last = {event.key.decode(): event.last for event in self._events if event.ring is not None}
+        value = _LogValue(self.kernel_ids, self.scanned, self.lost, self._log_bytes, last)
+        return msgspec.json.encode(value)
 
     def _put_log_value(self, keeper: KeeperLink) -> None:
         _put(keeper, self._log_key(self._logs), self._log_value())
@@ -300,7 +304,7 @@ class Sideband:
                 ring = None
                 if item.ring_bytes:
                     ring = MappedRing(value.cpu, item.fd, key, item.ring_bytes, True)
-                self._events.append(_Event(value.cpu, item.fd, key, ring, value.last))
+                self._events.append(_Event(value.cpu, item.fd, key, ring))
             elif part[0] == b"p":
                 logs.append((int(part[1]), item))
         # Two: the broker died when it had begun a new one, which is whole.
@@ -309,8 +313,11 @@ class Sideband:
             self.kernel_ids, self.scanned, self.lost = log.kernel_ids, log.scanned, log.lost
             self._log = item.fd
             assert self._log is not None
-            self._log_bytes = os.lseek(self._log.fileno(), 0, os.SEEK_END)
+            size = os.fstat(self._log.fileno()).st_size
+            self._log_bytes = size if log.logged is None else log.logged
             self.processes.fold(os.pread(self._log.fileno(), self._log_bytes, 0))
+            for event in self._events:
+                event.last = log.last.get(event.key.decode(), 0)
 
 
 def _put(keeper: KeeperLink, key: bytes, value: bytes, fd: int = -1) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perfkeep.abi.perf_event import DATA_HEAD_OFFSET, Attr, Sample
@@ -82,12 +82,52 @@ def test_what_was_overwritten_is_told_and_the_newest_is_there(ring: Ring) -> Non
     assert b"".join(told).endswith(data) and data
 
 
-class Nobody:
-    """A keeper that takes everything and keeps nothing."""
+class Killed(Exception):
+    """The broker, by somebody."""
 
-    def put(self, *what: object) -> None: ...
 
-    def drop(self, *what: object) -> None: ...
+class Shelf:
+    """A keeper, with the items that it holds; who asks it may be killed then, before it does so or
+    afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[bytes, Item] = {}
+        #: Requests until the broker is killed; negative: it is not.
+        self.kill_in = -1
+        self.afterwards = False
+
+    def put(self, key: bytes, value: bytes, fd: int = -1, ring_bytes: int = 0) -> None:
+        self._maybe_kill(not self.afterwards)
+        old = self.items.get(key)
+        if fd >= 0:
+            assert old is None
+            self.items[key] = Item(key, value, ring_bytes, OwnedFd(os.dup(fd)))
+        else:
+            assert old is not None
+            self.items[key] = old._replace(value=value)
+        self._maybe_kill(self.afterwards)
+        self.kill_in -= 1
+
+    def drop(self, key: bytes) -> None:
+        fd = self.items.pop(key).fd
+        assert fd is not None
+        fd.close()
+
+    def give(self) -> dict[bytes, Item]:
+        return {
+            key: item._replace(fd=OwnedFd(os.dup(item.fd.fileno())))
+            for key, item in self.items.items()
+            if item.fd is not None
+        }
+
+    def _maybe_kill(self, now: bool) -> None:
+        if now and self.kill_in == 0:
+            raise Killed
+
+    def close(self) -> None:
+        for key in list(self.items):
+            self.drop(key)
 
 
 KIND = Kind("dummy:u", "dummy:u", Attr(sample_type=Sample.TID | Sample.TIME | Sample.CPU).pack())
@@ -106,15 +146,21 @@ def of_task(step: int, tid: int, time: int) -> bytes:
 
 @given(
     # Of each record: its task, on which CPU, and after how many looks at a ring it comes.
-    st.lists(st.tuples(st.integers(2, 5), st.booleans(), st.integers(0, 3)), max_size=60)
+    story=st.lists(st.tuples(st.integers(2, 5), st.booleans(), st.integers(0, 3)), max_size=60),
+    kills=st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=4),
+    most=st.integers(100, 2000),
 )
+# What follows from what came after the first ring had been looked at for the second time.
+@example(story=[(2, False, 0), (3, False, 3), (3, False, 3), (3, True, 0)], kills=[], most=2000)
+@settings(max_examples=300)
 def test_who_goes_from_cpu_to_cpu_is_known_as_long_as_it_lives_and_no_longer(
-    story: list[tuple[int, bool, int]],
+    story: list[tuple[int, bool, int]], kills: list[tuple[int, bool]], most: int
 ) -> None:
-    rings, keeper = (Ring(), Ring()), cast(Any, Nobody())
+    rings, shelf = (Ring(), Ring()), Shelf()
+    keeper = cast(Any, shelf)
     told: dict[int, list[bytes]] = {}
     ended: list[bytes] = []
-    to_come = list(story)
+    to_come, to_kill = list(story), list(kills)
     looks = 0
 
     def go_on() -> None:
@@ -135,23 +181,44 @@ def test_who_goes_from_cpu_to_cpu_is_known_as_long_as_it_lives_and_no_longer(
             go_on()
             return super().head()
 
-    one = Sideband(b"r/", KIND)
-    items = {}
+    def successor() -> Sideband:
+        one = Sideband(b"r/", KIND)
+        one.recover(shelf.give())
+        if to_kill:
+            shelf.kill_in, shelf.afterwards = to_kill.pop()
+        return one
+
     for cpu, ring in enumerate(rings):
-        key = b"r/a/%d/7/" % cpu
-        items[key] = Item(key, b'{"cpu":%d}' % cpu, SIZE, OwnedFd(os.dup(ring.file.fileno())))
-    with pytest.MonkeyPatch.context() as patch:
+        shelf.put(b"r/a/%d/7/" % cpu, b'{"cpu":%d}' % cpu, ring.file.fileno(), SIZE)
+    log = b'{"kernel_ids":{},"scanned":false,"lost":false,"logged":0}'
+    with OwnedFd(os.memfd_create("log")) as empty, pytest.MonkeyPatch.context() as patch:
+        shelf.put(b"r/p/1/", log, empty.fileno())
         patch.setattr(sideband, "MappedRing", Busy)
-        one.recover(items)
+        patch.setattr(sideband, "MOST_LOGGED", most)
+        one = successor()
         while to_come:
-            one.read(keeper)
+            try:
+                one.read(keeper)
+            except Killed:
+                close(one)
+                one = successor()
+        shelf.kill_in = -1
         one.read(keeper)
     first, second, *living = one.processes.records()
     assert b"".join([first, second]) == b"".join(ended)
     assert sorted(map(bytes, living)) == sorted(b"".join(some) for some in told.values())
-    for ring, fd in zip(rings, one.fds(), strict=True):
+    close(one)
+    shelf.close()
+    for ring in rings:
         ring.close()
+
+
+def close(one: Sideband) -> None:
+    for fd in one.fds():
         fd.close()
+    log = one.close()[-1]
+    assert isinstance(log, OwnedFd)
+    log.close()
 
 
 def test_who_wakes_the_broker_all_the_time_is_not_read_all_the_time() -> None:
