@@ -121,8 +121,9 @@ def test_the_command_writes_what_perf_reads(
     said = capsys.readouterr().out
     assert "flight as it was at" in said and "written to" in said
     script = subprocess.run(
-        ["perf", "script", "-i", str(out)], capture_output=True, text=True, check=True
-    )
+        ["perf", "script", "--pid", str(one.pid), "-i", str(out)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert script.stdout.count("sys_enter_getpriority") == 20
     assert main(["recover", "--list", str(tmp_path / "spill")]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["newest", "flight"]
