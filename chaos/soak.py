@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,15 +13,18 @@ from typing import NamedTuple
 import perfkeep
 from chaos.faults import OTHER, REQUESTS
 from chaos.world import World, world
+from perfkeep.broker.leaving import MOST_RETIRED
 from perfkeep.cli.table import render
 from perfkeep.errors import KernelRefused, UsageError
 from perfkeep.units import format_size
+from perfkeep.wire.sideband import ROOM
 
-#: What Python's allocator and the libraries take once belongs to the start, and so does what the
-#: broker keeps of processes that have ended, until its room is full.
+#: What Python's allocator and the libraries take once belongs to the start.
 _WARM_UP = 0.1
 #: That come and go each round.
 _PROCESSES = 20
+#: And at the start, with what the kernel tells of each: more than 1,000 bytes.
+_PROCESSES_THAT_FILL_THE_ROOM = ROOM // 1000
 
 
 class Look(NamedTuple):
@@ -45,11 +49,14 @@ def soak(seconds: float) -> int:
     rows, rounds, failed = [], 0, False
     with world(0.001) as one:
         perfkeep.start(OTHER, ["cpu-clock"], ring="64K")
+        _fill()
         begin, pids = time.monotonic(), one.pids()
         warm: tuple[Look, ...] | None = None
         while (now := time.monotonic() - begin) < seconds:
             _churn(one)
             rounds += 1
+            if sys.stderr.isatty():
+                print(f"\r{now:.0f} of {seconds:.0f} s", end="", file=sys.stderr, flush=True)
             if warm is None and now > seconds * _WARM_UP:
                 warm = tuple(map(look, pids))
         after = tuple(map(look, pids))
@@ -75,9 +82,20 @@ def soak(seconds: float) -> int:
     return int(failed)
 
 
-def _churn(one: World) -> None:
-    for _ in range(_PROCESSES):
+def _fill() -> None:
+    """What the broker remembers of the past has its bounds. Come up to them at once."""
+    for _ in range(MOST_RETIRED):
+        REQUESTS["add and remove"]()
+    _processes(_PROCESSES_THAT_FILL_THE_ROOM)
+
+
+def _processes(count: int) -> None:
+    for _ in range(count):
         subprocess.run(["/bin/true"], check=True)
+
+
+def _churn(one: World) -> None:
+    _processes(_PROCESSES)
     for request in REQUESTS.values():
         with suppress(KernelRefused, UsageError):  # somebody else has taken a CPU offline
             request()

@@ -18,7 +18,7 @@ from perfkeep.broker.remembered import EventValue, kind_key, retired_key
 from perfkeep.wire import messages
 
 #: A recording remembers no more kinds of event that left it; the oldest is forgotten first.
-_MOST_RETIRED = 256
+MOST_RETIRED = 256
 #: And of each kind, on each CPU, no more events: CPUs may come and go for years.
 _MOST_IDS = 256
 
@@ -77,7 +77,7 @@ def _retire(keeper: KeeperLink, recording: Recording, kind: KindOfEvent, event: 
     gone = messages.KindInSnapshot(kind.id, kind.kind, ids)
     keeper.put(retired_key(recording, kind.id), msgspec.json.encode(gone))
     recording.retired[kind.id] = gone
-    if len(recording.retired) > _MOST_RETIRED:
+    if len(recording.retired) > MOST_RETIRED:
         oldest = next(iter(recording.retired))
         del recording.retired[oldest]
         keeper.drop(retired_key(recording, oldest))
