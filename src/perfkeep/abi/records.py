@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
+
+from perfkeep.abi.perf_event import Sample
 
 
 class Record(enum.IntEnum):
@@ -51,6 +56,30 @@ class UserRecord(enum.IntEnum):
 
 #: struct perf_event_header: u32 type, u16 misc, u16 size
 HEADER_SIZE = 8
+
+#: Of one word each and in this order, those of them that sample_type has: what a sample begins with,
+#: behind its header.
+SAMPLE_WORDS = (
+    Sample.IDENTIFIER, Sample.IP, Sample.TID, Sample.TIME, Sample.ADDR, Sample.ID,
+    Sample.STREAM_ID, Sample.CPU, Sample.PERIOD,
+)  # fmt: skip
+#: The same of struct sample_id, with which every other record ends under SAMPLE_ID_ALL.
+SAMPLE_ID_WORDS = (
+    Sample.TID, Sample.TIME, Sample.ID, Sample.STREAM_ID, Sample.CPU, Sample.IDENTIFIER,
+)  # fmt: skip
+
+
+def word_count(sample_type: int, fields: Iterable[int]) -> int:
+    """How many of these fields there are."""
+    # As plain numbers: Python takes a third of a microsecond for the & of two flags.
+    sample_type = int(sample_type)
+    return sum(sample_type & field != 0 for field in map(int, fields))
+
+
+def bits(fields: Iterable[Sample]) -> Sample:
+    """All of them together."""
+    return reduce(or_, fields)
+
 
 MISC_CPUMODE_KERNEL = 1
 MISC_CPUMODE_USER = 2

@@ -17,14 +17,14 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import Sample
-from perfkeep.abi.records import Record
+from perfkeep.abi.records import SAMPLE_ID_WORDS, Record, word_count
 from perfkeep.wire.sideband import ROOM
 
 #: type, misc, size; then pid and tid, or pid and the parent's pid.
 _HEAD = struct.Struct("=IHHII")
 _TID = struct.Struct("=I")
 _TIME = struct.Struct("=Q")
-_AFTER_TIME = Sample.ID | Sample.STREAM_ID | Sample.CPU | Sample.IDENTIFIER
+_BEHIND_TIME = SAMPLE_ID_WORDS[SAMPLE_ID_WORDS.index(Sample.TIME) + 1 :]
 
 #: Whose record it is: of the process that its first number names, of the task that its second one
 #: does, of a task and its parent, or of the kernel. Plain numbers, which are found faster.
@@ -56,8 +56,7 @@ def turned_round(data: bytes, sample_type: Sample) -> list[Timed]:
     Args:
         sample_type: of the event; says where in a record its time is. Without one it is 0.
     """
-    # struct sample_id ends a record; behind the time there is a word for each of these.
-    behind = 8 * int(sample_type & _AFTER_TIME).bit_count()
+    behind = 8 * word_count(sample_type, _BEHIND_TIME)
     timed = bool(sample_type & Sample.TIME)
     at, end, found = 0, len(data), []
     while end - at >= _HEAD.size:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, Sample, Software, Type
+from perfkeep.abi.records import SAMPLE_ID_WORDS, bits, word_count
 from perfkeep.client import opening
 from perfkeep.client.connection import Connection, call
 from perfkeep.formats.perf_data.event import EventDesc
-from perfkeep.formats.perf_data.synthesized import TRAILER, process
+from perfkeep.formats.perf_data.synthesized import process
 from perfkeep.kernel import procfs
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.memfd import sealed
@@ -46,7 +47,7 @@ def kind_for(kinds: Sequence[messages.Kind]) -> messages.Kind | None:
     attr = Attr(
         type=Type.SOFTWARE,
         config=Software.DUMMY,
-        sample_type=first.sample_type & TRAILER,
+        sample_type=first.sample_type & bits(SAMPLE_ID_WORDS),
         sample_period=1,
         flags=flags | (first.flags & (Flag.USE_CLOCKID | Flag.INHERIT)),
         clockid=first.clockid,
@@ -104,7 +105,7 @@ def _open(attr: Attr, task: int, cpu: int, flags: OpenFlag, settled: bool) -> tu
 
 def scan(kind: messages.Kind, target: str) -> OwnedFd:
     """A file in memory with records of what runs now."""
-    trailer = 8 * int(Attr.unpack(kind.attr).sample_type & TRAILER).bit_count()
+    trailer = 8 * word_count(Attr.unpack(kind.attr).sample_type, SAMPLE_ID_WORDS)
     word, _, rest = target.partition(" ")
     pids = [int(rest)] if word == "pid" else procfs.pids()
     found = (procfs.process(pid) for pid in pids)

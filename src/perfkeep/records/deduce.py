@@ -14,7 +14,7 @@ from itertools import product
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
-from perfkeep.abi.records import HEADER_SIZE, Record
+from perfkeep.abi.records import HEADER_SIZE, SAMPLE_WORDS, Record, word_count
 from perfkeep.errors import DataError
 from perfkeep.records.sample import Layout, SampleRecord
 
@@ -28,11 +28,6 @@ _CONTEXTS_FROM = (1 << 64) - 4095
 _GREATEST_PERIOD = 1 << 36
 # A record that an interrupt wrote inside another one may be out of order.
 _MOST_DISORDER = 0.1
-# In the order in which they lie, as far as ids and CPUs are concerned.
-_FIXED = (
-    Sample.IDENTIFIER, Sample.IP, Sample.TID, Sample.TIME, Sample.ADDR, Sample.ID,
-    Sample.STREAM_ID, Sample.CPU,
-)  # fmt: skip
 _IDS = (Sample.IDENTIFIER, Sample.ID)
 
 
@@ -111,7 +106,7 @@ def _plausible(layout: Layout, one: Written, ids: set[int]) -> bool:
 
 def _word(kinds: Sample, field: Sample, record: bytes) -> int:
     """A field of a sample that is at least as long as its layout says."""
-    before = sum(bool(kinds & one) for one in _FIXED[: _FIXED.index(field)])
+    before = word_count(kinds, SAMPLE_WORDS[: SAMPLE_WORDS.index(field)])
     return int(_WORD.unpack_from(record, HEADER_SIZE + 8 * before)[0])
 
 

@@ -6,24 +6,24 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import Attr, Branch, ReadFormat, Sample
+from perfkeep.abi.records import SAMPLE_WORDS, word_count
 from perfkeep.records import tracepoint
 from perfkeep.records.cells import Column, Ints, View, behind
 from perfkeep.records.pure_decode import Part
 from perfkeep.records.raw import field_column, is_number, number_type
 
-#: Fields of one word each that come first, and their columns: name, and where in the word.
-_FIRST: tuple[tuple[Sample, tuple[tuple[str, str, int], ...]], ...] = (
-    (Sample.IDENTIFIER, (("id", "u8", 0),)),
-    (Sample.IP, (("ip", "u8", 0),)),
-    (Sample.TID, (("pid", "i4", 0), ("tid", "i4", 4))),
-    (Sample.TIME, (("time", "i8", 0),)),
-    (Sample.ADDR, (("addr", "u8", 0),)),
-    (Sample.ID, (("id", "u8", 0),)),
-    (Sample.STREAM_ID, (("stream_id", "u8", 0),)),
-    (Sample.CPU, (("cpu", "i4", 0),)),
-    (Sample.PERIOD, (("period", "u8", 0),)),
-)
-_FIRST_BITS = sum(bit for bit, _ in _FIRST)
+#: The columns of the words that come first: name, type, and where in the word.
+_FIRST: dict[Sample, tuple[tuple[str, str, int], ...]] = {
+    Sample.IDENTIFIER: (("id", "u8", 0),),
+    Sample.IP: (("ip", "u8", 0),),
+    Sample.TID: (("pid", "i4", 0), ("tid", "i4", 4)),
+    Sample.TIME: (("time", "i8", 0),),
+    Sample.ADDR: (("addr", "u8", 0),),
+    Sample.ID: (("id", "u8", 0),),
+    Sample.STREAM_ID: (("stream_id", "u8", 0),),
+    Sample.CPU: (("cpu", "i4", 0),),
+    Sample.PERIOD: (("period", "u8", 0),),
+}
 # In the order in which they lie behind STACK_USER, a word each.
 _LAST = (
     (Sample.WEIGHT | Sample.WEIGHT_STRUCT, "weight"),
@@ -72,7 +72,7 @@ def parts_of(kind: Kind) -> list[SamplePart]:
     attr, there = kind.attr, kind.attr.sample_type
     found = [
         _numbers([("misc", 4, "u2")], (Part.WORDS, 1, 0)),
-        _numbers(_first(attr), (Part.WORDS, int(there & _FIRST_BITS).bit_count(), 0)),
+        _numbers(_first(attr), (Part.WORDS, word_count(there, SAMPLE_WORDS), 0)),
     ]
     if there & Sample.READ:
         found.append(_counts(attr))
@@ -118,7 +118,7 @@ def _numbers(
 
 def _first(attr: Attr) -> list[tuple[str, int, str]]:
     """The fields of fixed size that come first."""
-    present = [parts for bit, parts in _FIRST if attr.sample_type & bit]
+    present = [_FIRST[field] for field in SAMPLE_WORDS if attr.sample_type & field]
     return [
         (name, 8 * number + inside, type)
         for number, parts in enumerate(present)

@@ -9,22 +9,12 @@ import struct
 from dataclasses import dataclass
 
 from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
-from perfkeep.abi.records import HEADER_SIZE, Record
+from perfkeep.abi.records import HEADER_SIZE, SAMPLE_ID_WORDS, SAMPLE_WORDS, Record
 from perfkeep.errors import DataError
 
 _HEADER = struct.Struct("=IHH")
 _WORD = struct.Struct("=Q")
 _TWO = struct.Struct("=II")
-
-# Fixed fields of a sample, one word each, in the order in which they lie.
-_FIXED = (
-    Sample.IDENTIFIER, Sample.IP, Sample.TID, Sample.TIME, Sample.ADDR, Sample.ID,
-    Sample.STREAM_ID, Sample.CPU, Sample.PERIOD,
-)  # fmt: skip
-# Fields of the trailer that sample_id_all gives every other record.
-_TRAILER = (
-    Sample.TID, Sample.TIME, Sample.ID, Sample.STREAM_ID, Sample.CPU, Sample.IDENTIFIER,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +44,7 @@ class Layout:
         kinds = attr.sample_type
         at = HEADER_SIZE
         self._fixed: dict[Sample, int] = {}
-        for field in _FIXED:
+        for field in SAMPLE_WORDS:
             if kinds & field:
                 self._fixed[field] = at
                 at += 8
@@ -62,7 +52,7 @@ class Layout:
         self._trailer: dict[Sample, int] = {}
         if attr.flags & Flag.SAMPLE_ID_ALL:
             back = 0
-            for field in reversed(_TRAILER):
+            for field in reversed(SAMPLE_ID_WORDS):
                 if kinds & field:
                     back -= 8
                     self._trailer[field] = back

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import Attr, Branch, Flag, ReadFormat, Sample, Type
-from perfkeep.abi.records import HEADER_SIZE
+from perfkeep.abi.records import HEADER_SIZE, SAMPLE_ID_WORDS, SAMPLE_WORDS, word_count
 
 LOWEST, BEYOND = 0xFF << 56, 2**64 - 4096
 #: A pid or less (PID_MAX_LIMIT) beside a tid of -1, as of a thread that has just exited.
@@ -26,15 +26,7 @@ _COUNT = re.compile(r"\[(\d{1,6})\]\s*$")
 # their windows to overlap.
 _WINDOWS = re.compile(rb"[\x00-\xff]{7}\xff(?:[\x00-\xff]{0,6}\xff)*")
 
-# Fields of one word each, before those whose length varies.
-_FIXED = (
-    Sample.IDENTIFIER | Sample.IP | Sample.TID | Sample.TIME | Sample.ADDR | Sample.ID
-    | Sample.STREAM_ID | Sample.CPU | Sample.PERIOD
-)  # fmt: skip
-_TRAILER = (
-    Sample.TID | Sample.TIME | Sample.ID | Sample.STREAM_ID | Sample.CPU | Sample.IDENTIFIER
-)  # fmt: skip
-_BEFORE_ID = Sample.IP | Sample.TID | Sample.TIME | Sample.ADDR
+_BEFORE_ID = SAMPLE_WORDS[: SAMPLE_WORDS.index(Sample.ID)]
 # What lies behind BRANCH_STACK, in that order. WEIGHT stands for both of its kinds.
 _BEHIND = (
     Sample.REGS_USER, Sample.STACK_USER, Sample.WEIGHT, Sample.DATA_SRC, Sample.TRANSACTION,
@@ -142,10 +134,12 @@ class Shape:
         if kinds & Sample.IDENTIFIER:
             self.id_at = HEADER_SIZE
         elif kinds & Sample.ID:
-            self.id_at = HEADER_SIZE + 8 * (kinds & _BEFORE_ID).bit_count()
-        self.variable = HEADER_SIZE + 8 * (kinds & _FIXED).bit_count()
+            self.id_at = HEADER_SIZE + 8 * word_count(kinds, _BEFORE_ID)
+        self.variable = HEADER_SIZE + 8 * word_count(kinds, SAMPLE_WORDS)
         #: Bytes that sample_id_all adds to its other records.
-        self.trailer = 8 * (kinds & _TRAILER).bit_count() if attr.flags & Flag.SAMPLE_ID_ALL else 0
+        self.trailer = 0
+        if attr.flags & Flag.SAMPLE_ID_ALL:
+            self.trailer = 8 * word_count(kinds, SAMPLE_ID_WORDS)
         self.chain = bool(kinds & Sample.CALLCHAIN)
         self.counts = bool(kinds & Sample.READ)
         self.has_raw = bool(kinds & Sample.RAW)

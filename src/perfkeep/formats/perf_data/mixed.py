@@ -18,29 +18,32 @@ from collections.abc import Sequence
 
 from perfkeep import records
 from perfkeep.abi.perf_event import Attr, Flag, Sample
-from perfkeep.abi.records import HEADER_SIZE, Record
+from perfkeep.abi.records import (
+    HEADER_SIZE,
+    SAMPLE_ID_WORDS,
+    SAMPLE_WORDS,
+    Record,
+    bits,
+    word_count,
+)
 from perfkeep.formats.perf_data.event import EventDesc
-from perfkeep.formats.perf_data.synthesized import TRAILER
 
 _HEADER = struct.Struct("=IHH")
 _WORD = struct.Struct("=Q")
-#: Of a word each, before the call chain and behind it.
-_BEFORE = (
-    Sample.IDENTIFIER | Sample.IP | Sample.TID | Sample.TIME | Sample.ADDR | Sample.ID
-    | Sample.STREAM_ID | Sample.CPU | Sample.PERIOD
-)  # fmt: skip
+#: Of a word each, behind the call chain.
 _BEHIND = (
-    Sample.WEIGHT | Sample.WEIGHT_STRUCT | Sample.DATA_SRC | Sample.TRANSACTION | Sample.PHYS_ADDR
-    | Sample.CGROUP | Sample.DATA_PAGE_SIZE | Sample.CODE_PAGE_SIZE
+    Sample.WEIGHT | Sample.WEIGHT_STRUCT, Sample.DATA_SRC, Sample.TRANSACTION, Sample.PHYS_ADDR,
+    Sample.CGROUP, Sample.DATA_PAGE_SIZE, Sample.CODE_PAGE_SIZE,
 )  # fmt: skip
+_KNOWN = bits((*SAMPLE_WORDS, Sample.CALLCHAIN, *_BEHIND))
 
 
 def _end(attr: Attr, sample: memoryview) -> int | None:
     """Where a sample of this event would end; None: it is none."""
     kinds = attr.sample_type
-    if kinds & ~(_BEFORE | _BEHIND | Sample.CALLCHAIN):
+    if kinds & ~_KNOWN:
         return None
-    end = HEADER_SIZE + 8 * int(kinds & _BEFORE).bit_count()
+    end = HEADER_SIZE + 8 * word_count(kinds, SAMPLE_WORDS)
     if kinds & Sample.CALLCHAIN:
         if end + 8 > len(sample):
             return None
@@ -48,7 +51,7 @@ def _end(attr: Attr, sample: memoryview) -> int | None:
         if not frames:  # never; it might be the word of a shorter kind
             return None
         end += 8 + 8 * int(frames)
-    end += 8 * int(kinds & _BEHIND).bit_count()
+    end += 8 * word_count(kinds, _BEHIND)
     return end if end <= len(sample) else None
 
 
@@ -73,7 +76,7 @@ def mended(data: memoryview, events: Sequence[EventDesc], cpu: int) -> memoryvie
     places = [at for some in (*doubtful, found[-1]) for at in memoryview(some).cast("B").cast("q")]
     if not places:
         return data
-    trailer = int(events[0].attr.sample_type & TRAILER).bit_count()
+    trailer = word_count(events[0].attr.sample_type, SAMPLE_ID_WORDS)
     whole = bytearray(data)
     for at in places:
         size = _HEADER.unpack_from(data, at)[2]

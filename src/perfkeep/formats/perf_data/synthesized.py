@@ -8,12 +8,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import MISC_CPUMODE_KERNEL, MISC_CPUMODE_USER, Record
 from perfkeep.formats.perf_data.host import HostFacts, ProcessFacts
-
-#: What sample_id has, of sample_type.
-TRAILER = Sample.TID | Sample.TIME | Sample.ID | Sample.STREAM_ID | Sample.CPU | Sample.IDENTIFIER
 
 _HEADER = struct.Struct("=IHH")
 _MMAP2 = struct.Struct("=IIQQQIIQQII")

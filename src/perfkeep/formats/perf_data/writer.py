@@ -14,6 +14,7 @@ from typing import BinaryIO
 import perfkeep
 from perfkeep.abi.perf_data import HEADER, MAGIC, SECTION, Feature
 from perfkeep.abi.perf_event import Flag
+from perfkeep.abi.records import SAMPLE_ID_WORDS, word_count
 from perfkeep.formats.perf_data import synthesized
 from perfkeep.formats.perf_data.coverage import Clock, Coverage, RingCopy, Window, cut
 from perfkeep.formats.perf_data.event import EventDesc, attr_size, pack_attr
@@ -28,7 +29,7 @@ def _trailer_size(events: Sequence[EventDesc]) -> int:
     first = events[0].attr
     if not first.flags & Flag.SAMPLE_ID_ALL:
         return 0
-    return 8 * int(first.sample_type & synthesized.TRAILER).bit_count()
+    return 8 * word_count(first.sample_type, SAMPLE_ID_WORDS)
 
 
 def _write_attrs(out: BinaryIO, events: Sequence[EventDesc]) -> tuple[int, int, int]:
