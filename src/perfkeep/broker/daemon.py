@@ -29,7 +29,7 @@ from perfkeep.broker.service import Service
 from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
 from perfkeep.errors import BrokerError, Unreachable
-from perfkeep.kernel import sandbox
+from perfkeep.kernel import sandbox, sysctl
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.spawn import spawn
 from perfkeep.kernel.systemd import Notifier, given
@@ -54,8 +54,10 @@ def _main(package: str, room: str) -> str:
 def raise_fd_limit() -> None:
     """As many fds as may be had: each event takes one here and one in the keeper."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError), open("/proc/sys/fs/nr_open") as file:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (int(file.read()),) * 2)  # root may
+    with suppress(OSError, ValueError):
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (int(sysctl.read("fs.nr_open")),) * 2
+        )  # root may
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

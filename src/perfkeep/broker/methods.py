@@ -279,10 +279,10 @@ def _staged(connection: Connection) -> list[OwnedFd]:
 
 def process_status(pid: int) -> messages.ProcessStatus:
     """Resident memory and CPU time of a process, from /proc/PID."""
-    with open(f"/proc/{pid}/statm") as file:
+    with open(f"/proc/{pid}/statm", "rb") as file:
         rss = int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-    with open(f"/proc/{pid}/stat") as file:
+    with open(f"/proc/{pid}/stat", "rb") as file:
         # The command may hold spaces and brackets; the fields begin after the last one.
-        fields = file.read().rpartition(")")[2].split()
+        fields = file.read().rpartition(b")")[2].split()
     ticks = int(fields[11]) + int(fields[12])
     return messages.ProcessStatus(pid, rss, ticks * 1000 // _TICKS_PER_S)

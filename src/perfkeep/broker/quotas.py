@@ -8,7 +8,7 @@ import os
 from perfkeep.broker.policy import Policy, Quota
 from perfkeep.broker.registry import Recording, Registry
 from perfkeep.errors import BrokerError
-from perfkeep.kernel import cpus
+from perfkeep.kernel import cpus, sysctl
 from perfkeep.units import format_size
 from perfkeep.wire.messages import Usage
 
@@ -22,8 +22,7 @@ def default_for(uid: int, broker_uid: int) -> Quota:
     """
     if uid in (0, broker_uid):
         return Quota()
-    with open("/proc/sys/kernel/perf_event_mlock_kb") as file:
-        per_cpu = int(file.read()) << 10
+    per_cpu = int(sysctl.read("kernel.perf_event_mlock_kb")) << 10
     return Quota(recordings=64, events=4096, rings=per_cpu * len(cpus.online()))
 
 

@@ -35,12 +35,13 @@ from perfkeep.broker.remembered import (
 )
 from perfkeep.broker.sideband import Sideband, Wakeups
 from perfkeep.broker.spill import Job, Spiller, spill_files
-from perfkeep.broker.state import State, boot_id
+from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
 from perfkeep.broker.views import Views
 from perfkeep.errors import BrokerError
 from perfkeep.kernel import perf_fd
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.sysctl import boot_id
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Owner
 from perfkeep.wire.socket import Peer

@@ -14,6 +14,7 @@ import msgspec
 from perfkeep.abi.perf_event import Attr, Sample
 from perfkeep.broker.rings import RingCopy
 from perfkeep.errors import BrokerError
+from perfkeep.kernel import sysctl
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.spawn import spawn
 from perfkeep.wire.messages import KindInSnapshot, Snapshot
@@ -31,11 +32,8 @@ def may_see_kernel() -> bool:
     to anybody. Who has CAP_SYSLOG would see them otherwise too, but what a peer is capable of
     cannot be known from here without a race.
     """
-    values = []
-    for name in ("kptr_restrict", "perf_event_paranoid"):
-        with open(f"/proc/sys/kernel/{name}") as file:
-            values.append(int(file.read()))
-    kptr_restrict, paranoid = values
+    kptr_restrict = int(sysctl.read("kernel.kptr_restrict"))
+    paranoid = int(sysctl.read("kernel.perf_event_paranoid"))
     return kptr_restrict == 0 and paranoid <= 1
 
 

@@ -15,10 +15,10 @@ import time
 
 from perfkeep.broker.rings import MappedRing
 from perfkeep.broker.sideband import Sideband
-from perfkeep.broker.state import boot_id
 from perfkeep.broker.told_file import ToldFile, write_all
 from perfkeep.errors import BrokerError, DataError
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.sysctl import boot_id
 from perfkeep.wire import spill
 from perfkeep.wire.socket import Peer
 from perfkeep.wire.spill import COMMIT, INTENT, SLOT_A, SLOT_B, SLOT_I, Meta, Slot

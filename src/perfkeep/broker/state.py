@@ -22,6 +22,7 @@ import msgspec
 from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.broker.remembered import RecordingValue, value_of
 from perfkeep.errors import BrokerError, PerfkeepError
+from perfkeep.kernel.sysctl import boot_id
 from perfkeep.wire.messages import Kind
 
 FORMAT = 1
@@ -44,11 +45,6 @@ class _File(msgspec.Struct):
 
 class Unusable(PerfkeepError):
     """A definition that must not be loaded; its file is left as it is."""
-
-
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
 
 
 def encode(recording: Recording, next_id: int) -> bytes:

@@ -160,8 +160,8 @@ class SysfsView:
     def _write(self, name: str, text: str, of: Recording | None = None) -> None:
         """Whole or not at all: it is written aside, and gets its owner before its name."""
         path, aside = f"{self.root}/{name}", f"{self.root}/.new"
-        with open(aside, "w", opener=_create) as file:
-            file.write(text + "\n")
+        with open(aside, "wb", opener=_create) as file:
+            file.write(text.encode() + b"\n")
             if of is None:
                 os.fchmod(file.fileno(), 0o444)
             else:

@@ -7,7 +7,7 @@ import mmap
 import resource
 
 from perfkeep.errors import KernelRefused, UsageError
-from perfkeep.kernel import cpus
+from perfkeep.kernel import cpus, sysctl
 from perfkeep.units import format_size
 
 DEFAULT_RING_BYTES = 8 << 20
@@ -22,11 +22,9 @@ _CAP_IPC_LOCK = 14
 
 def _locked_limit() -> int | None:
     """Bytes of rings that this user may have in all, or None: no limit (CAP_IPC_LOCK)."""
-    with open("/proc/sys/kernel/perf_event_paranoid") as file:
-        if _may_lock() or int(file.read()) < 0:
-            return None
-    with open("/proc/sys/kernel/perf_event_mlock_kb") as file:
-        per_cpu = int(file.read()) << 10
+    if _may_lock() or int(sysctl.read("kernel.perf_event_paranoid")) < 0:
+        return None
+    per_cpu = int(sysctl.read("kernel.perf_event_mlock_kb")) << 10
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY:
         return None

@@ -19,7 +19,7 @@ from perfkeep.client.sideband import described
 from perfkeep.client.snapshot import Snapshot, describe, gaps_in, max_record
 from perfkeep.errors import DataError, PerfkeepError
 from perfkeep.formats.perf_data import Coverage, RingCopy, Window, write_snapshot
-from perfkeep.kernel import procfs
+from perfkeep.kernel import procfs, sysctl
 from perfkeep.wire import spill
 from perfkeep.wire.spill import Meta, RingState
 
@@ -165,9 +165,8 @@ def _write(spilled: Spilled, out: BinaryIO) -> Coverage:
 def _host(spilled: Spilled) -> procfs.Host:
     """The machine that it was: after another boot neither processes nor addresses are the same."""
     now = procfs.scan()
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        if spilled.meta.boot_id == file.read().strip():
-            return now
+    if spilled.meta.boot_id == sysctl.boot_id():
+        return now
     newest = max((one.slot for one in spilled.rings.values()), key=lambda slot: slot.monotonic_ns)
     return replace(
         now,

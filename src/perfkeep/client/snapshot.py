@@ -22,7 +22,7 @@ from perfkeep.client.sideband import described
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
 from perfkeep.formats.perf_data.told import without_mappings
 from perfkeep.kernel import procfs
-from perfkeep.kernel.limits import most_frames
+from perfkeep.kernel.sysctl import most_frames
 from perfkeep.records.bound import longest
 from perfkeep.units import parse_duration
 from perfkeep.wire import instance, messages

@@ -16,6 +16,7 @@ from perfkeep.abi.perf_event import (
 )
 from perfkeep.errors import SpecError
 from perfkeep.events.event import Event
+from perfkeep.kernel import sysctl
 
 # What `perf record` takes when nothing is said.
 _DEFAULT_HZ = 4000
@@ -138,8 +139,7 @@ def _sample_type(event: Event, attr: Attr, call_chains: bool) -> Sample:
 
 def _greatest_hz() -> int:
     try:
-        with open("/proc/sys/kernel/perf_event_max_sample_rate") as file:
-            return int(file.read())
+        return int(sysctl.read("kernel.perf_event_max_sample_rate"))
     except OSError:
         return _DEFAULT_HZ
 

@@ -46,8 +46,8 @@ def format_list(numbers: Iterable[int]) -> str:
 
 
 def _read(name: str) -> tuple[int, ...]:
-    with open(f"{_SYSFS}/{name}") as file:
-        text = file.read().strip()
+    with open(f"{_SYSFS}/{name}", "rb") as file:  # see kernel.sysctl
+        text = file.read().decode().strip()
     return parse_list(text) if text else ()
 
 

@@ -7,12 +7,12 @@ import os
 import resource
 
 from perfkeep.errors import KernelRefused
+from perfkeep.kernel import sysctl
 
 
 def _sysctl(name: str) -> str:
     try:
-        with open(f"/proc/sys/kernel/{name}") as file:
-            return file.read().strip()
+        return sysctl.read(f"kernel.{name}")
     except OSError:
         return "?"
 

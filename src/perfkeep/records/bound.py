@@ -27,7 +27,7 @@ def longest(attr: Attr, format: str, frames: int) -> int:
 
     Args:
         format: what tracefs says of a tracepoint's fields; "" for other events.
-        frames: the most that a call chain has, see kernel.limits.most_frames.
+        frames: the most that a call chain has, see kernel.sysctl.most_frames.
     """
     if attr.sample_type & _BIG:
         return _ANYTHING

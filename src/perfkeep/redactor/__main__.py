@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 import msgspec
 
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.kernel.limits import most_frames
+from perfkeep.kernel.sysctl import most_frames
 from perfkeep.redactor.redact import Source, redact
 from perfkeep.wire.socket import Channel
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from perfkeep.abi.perf_event import Attr, Hardware, Software, Type
-from perfkeep.kernel import refusal
+from perfkeep.kernel import refusal, sysctl
 from perfkeep.kernel.syscalls import mount, perf_event_open, umount
 
 if TYPE_CHECKING:
@@ -203,8 +203,7 @@ def _i386() -> str | None:
 
 
 def _seccomp_notification() -> str | None:
-    with open("/proc/sys/kernel/seccomp/actions_avail") as file:
-        known = "user_notif" in file.read().split()
+    known = "user_notif" in sysctl.read("kernel.seccomp.actions_avail").split()
     return None if known else "this kernel has no seccomp user notification"
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.broker.remembered import value_of
-from perfkeep.broker.state import State, Unusable, boot_id, decode, encode
+from perfkeep.broker.state import State, Unusable, decode, encode
+from perfkeep.kernel.sysctl import boot_id
 from perfkeep.wire.messages import Gap, Kind, Owner, Ring
 
 
