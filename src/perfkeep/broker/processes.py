@@ -5,16 +5,17 @@
 
 A task has its records as long as it lives, however long ago they came. Those of tasks that have
 ended stay until the room is used up; the one that ended first goes first. Records are kept as they
-came: of each nothing is read but its type, its size and whose it is.
+came: of each nothing is read but its type, its size, whose it is and when it came.
 """
 
 from __future__ import annotations
 
 import struct
+from array import array
 from collections import deque
-from collections.abc import Iterator
-from operator import attrgetter
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import repeat
 
 from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import SAMPLE_ID_WORDS, Record, word_count
@@ -43,38 +44,61 @@ _OVERHEAD = 100
 _KERNEL = -1
 
 
-class Timed(NamedTuple):
-    """A record, and when it came by the clock of its event."""
+class Run:
+    """Records of one ring, as they lie in one that is written backward.
 
-    time: int
-    record: bytes
-
-
-def turned_round(data: bytes, sample_type: Sample) -> list[Timed]:
-    """Records as they lie in a backward ring, the oldest first.
-
-    Args:
-        sample_type: of the event; says where in a record its time is. Without one it is 0.
+    Attributes:
+        times: of each, by the clock of its event, the oldest first.
+        places: where each begins.
     """
-    behind = 8 * word_count(sample_type, _BEHIND_TIME)
-    timed = bool(sample_type & Sample.TIME)
-    at, end, found = 0, len(data), []
-    while end - at >= _HEAD.size:
-        _, _, size, _, _ = _HEAD.unpack_from(data, at)
-        if not _HEAD.size <= size <= end - at:
-            break
-        time = 0
-        if timed and size >= _HEAD.size + behind:
-            (time,) = _TIME.unpack_from(data, at + size - behind - _TIME.size)
-        found.append(Timed(time, data[at : at + size]))
-        at += size
-    found.reverse()
-    return found
+
+    __slots__ = ("_data", "places", "times")
+
+    def __init__(self, data: bytes, sample_type: Sample) -> None:
+        """
+        Args:
+            data: the newest first; whatever is no record ends them.
+            sample_type: of the event; says where in a record its time is. Without one it is 0.
+        """
+        behind = 8 * (1 + word_count(sample_type, _BEHIND_TIME))
+        timed = bool(sample_type & Sample.TIME)
+        head, word, at, end = _HEAD.unpack_from, _TIME.unpack_from, 0, len(data)
+        # Numbers in arrays: objects for each record would take three times as much as all records, and
+        # what Python's allocator has once had it seldom gives back.
+        times, places = array("Q"), array("I")
+        while end - at >= _HEAD.size:
+            _, _, size, _, _ = head(data, at)
+            if not _HEAD.size <= size <= end - at:
+                break
+            places.append(at)
+            at += size
+            times.append(word(data, at - behind)[0] if timed and size >= 8 + behind else 0)
+        times.reverse()
+        places.reverse()
+        self._data = data[:at]
+        self.places = places
+        self.times = times
+
+    def cut(self, until: int) -> int:
+        """Forget those from the first that came later on; gives the bytes of these."""
+        kept = next((n for n, time in enumerate(self.times) if time > until), len(self.times))
+        # The newest lie first.
+        cut = self.places[kept - 1] if kept else len(self._data)
+        del self.times[kept:], self.places[kept:]
+        return cut
+
+    def record(self, place: int) -> bytes:
+        size = _HEAD.unpack_from(self._data, place)[2]
+        return self._data[place : place + size]
 
 
-def in_order(records: list[Timed]) -> bytes:
-    """One after the other as they came, wherever they came; those of one time as they are here."""
-    return b"".join(one.record for one in sorted(records, key=attrgetter("time")))
+def in_order(runs: Sequence[Run]) -> bytearray:
+    """The records of all runs one after the other, as they came."""
+    told = bytearray()
+    ways = [zip(run.times, repeat(number), run.places) for number, run in enumerate(runs)]
+    for _, number, place in merge(*ways):
+        told += runs[number].record(place)
+    return told
 
 
 class Processes:
@@ -96,7 +120,7 @@ class Processes:
         self._ended_sizes: deque[int] = deque()
         self._ended_bytes = 0
 
-    def fold(self, data: bytes) -> None:
+    def fold(self, data: bytes | bytearray) -> None:
         """Take up records, the oldest first. Whatever is none ends them."""
         unpack, at, end = _HEAD.unpack_from, 0, len(data)
         # One after the other of a task are taken up together.
@@ -125,7 +149,7 @@ class Processes:
             self._add(task, data[begin:at])
         self._make_room()
 
-    def _come_or_go(self, kind: int, tid: int, record: bytes) -> None:
+    def _come_or_go(self, kind: int, tid: int, record: bytes | bytearray) -> None:
         if kind == Record.FORK:
             self._end(tid)  # that its last owner ended was lost
             self._add(tid, record)
@@ -133,7 +157,7 @@ class Processes:
             self._add(tid, record)
             self._end(tid)
 
-    def _add(self, tid: int, record: bytes) -> None:
+    def _add(self, tid: int, record: bytes | bytearray) -> None:
         task = self._living.get(tid)
         if task is None:
             task = self._living[tid] = bytearray()

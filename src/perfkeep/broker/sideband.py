@@ -21,7 +21,7 @@ import msgspec
 from perfkeep.abi.perf_event import Attr, Sample
 from perfkeep.broker.joining import Undo, redirect
 from perfkeep.broker.link import Item, KeeperLink
-from perfkeep.broker.processes import Processes, Timed, in_order, turned_round
+from perfkeep.broker.processes import Processes, Run, in_order
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError, Unreachable
 from perfkeep.kernel import perf_fd, refusal
@@ -80,12 +80,8 @@ class _Event:
         return msgspec.json.encode(_EventValue(self.cpu))
 
 
-def read_new(
-    ring: MappedRing, last: int, sample_type: Sample = Sample(0)
-) -> tuple[list[Timed], int, bool]:
-    """The records that came after data_head was `last`, the oldest first; data_head now; and
-    whether some of them were overwritten before they were read.
-    """
+def read_new(ring: MappedRing, last: int, sample_type: Sample = Sample(0)) -> tuple[Run, int, bool]:
+    """The records that came after data_head was `last`; data_head now; and whether some of them were overwritten before they were read."""
     head = ring.head()
     new = (last - head) & _MASK64
     length = min(new, ring.bytes)
@@ -94,7 +90,7 @@ def read_new(
     )
     moved = (head - ring.head()) & _MASK64
     safe = max(0, min(length, ring.bytes - moved - _MARGIN))
-    return turned_round(data[:safe], sample_type), head, new > safe
+    return Run(data[:safe], sample_type), head, new > safe
 
 
 class Sideband:
@@ -214,23 +210,23 @@ class Sideband:
             if found:
                 # What led to any of these has come by now. What came later waits for the next time:
                 # what led to that may be in a ring that we have looked at before.
-                found += self._new(until=max(one.time for one in found))
+                found += self._new(until=max(max(run.times) for run in found))
                 self._fold(keeper, in_order(found))
 
-    def _new(self, until: int = _MASK64) -> list[Timed]:
-        """What each ring has that was not read yet, ring by ring; it counts as read."""
-        found: list[Timed] = []
+    def _new(self, until: int = _MASK64) -> list[Run]:
+        """What each ring has that was not read yet; it counts as read."""
+        found: list[Run] = []
         for event in self._events:
             if event.ring is None or event.ring.head() == event.last:
                 continue
             new, head, lost = read_new(event.ring, event.last, self._sample_type)
-            count = next((n for n, one in enumerate(new) if one.time > until), len(new))
-            found += new[:count]
-            event.last = head + sum(len(one.record) for one in new[count:]) & _MASK64
+            event.last = head + new.cut(until) & _MASK64
+            if new.times:
+                found.append(new)
             self.lost |= lost
         return found
 
-    def _fold(self, keeper: KeeperLink, data: bytes) -> None:
+    def _fold(self, keeper: KeeperLink, data: bytes | bytearray) -> None:
         self.processes.fold(data)
         if self._log is not None and data:
             self._log_bytes += os.pwrite(self._log.fileno(), data, self._log_bytes)
@@ -249,8 +245,8 @@ class Sideband:
                 at = at if log == number else 0
                 logged = os.pread(self._log.fileno(), self._log_bytes - at, at)
             unread = [(event.ring, event.last) for event in self._events if event.ring is not None]
-        new = [one for ring, last in unread for one in read_new(ring, last, self._sample_type)[0]]
-        return number, logged, in_order(new)
+        new = [read_new(ring, last, self._sample_type)[0] for ring, last in unread]
+        return number, logged, bytes(in_order(new))
 
     def copy(self, kernel: bool) -> tuple[OwnedFd, int]:
         """All that is known in a sealed memfd, and its bytes; see Processes.records."""

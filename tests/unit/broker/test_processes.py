@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from perfkeep.abi.perf_event import Sample
 from perfkeep.abi.records import Record
-from perfkeep.broker.processes import Processes, Timed, in_order, turned_round
+from perfkeep.broker.processes import Processes, Run, in_order
 
 #: What struct sample_id may have, in its order.
 TRAILER = (
@@ -138,26 +138,36 @@ def test_what_has_addresses_of_the_kernel_can_be_left_out() -> None:
 @given(st.lists(st.binary(max_size=40)), st.binary(max_size=15))
 def test_records_of_a_backward_ring_are_turned_round(bodies: list[bytes], torn: bytes) -> None:
     some = [record(Record.COMM, bytes(8) + body) for body in bodies]
-    found = turned_round(b"".join(some) + torn, Sample(0))
-    assert found == [Timed(0, one) for one in reversed(some)]
+    found = Run(b"".join(some) + torn, Sample(0))
+    assert in_order([found]) == b"".join(reversed(some))
 
 
-@given(st.sets(st.sampled_from([*TRAILER])), st.lists(st.integers(0, 2**64 - 1), max_size=9))
-def test_the_time_of_a_record_is_found_wherever_it_lies(
-    words: set[Sample], times: list[int]
+@given(
+    st.sets(st.sampled_from([*TRAILER])),
+    st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=9), max_size=4),
+    st.integers(0, 2**64 - 1),
+)
+def test_records_of_all_rings_are_put_in_the_order_of_time_wherever_that_lies(
+    words: set[Sample], rings: list[list[int]], until: int
 ) -> None:
     # As in struct sample_id.
     order = [word for word in TRAILER if word in words]
-    some = []
-    for time in times:
-        trailer = [time if word == Sample.TIME else 7 for word in order]
-        some.append(record(Record.COMM, struct.pack(f"=II{len(order)}Q", 5, 5, *trailer)))
     sample_type = reduce(operator.or_, words, Sample(0))
-    found = turned_round(b"".join(some), sample_type)
-    there = times if Sample.TIME in words else [0] * len(times)
-    assert found == [Timed(*one) for one in reversed(list(zip(there, some, strict=True)))]
-    by_time = sorted(zip(there, some, strict=True), key=lambda one: one[0])
-    assert in_order(found[::-1]) == b"".join(one for _, one in by_time)
+    runs, expected = [], []
+    for number, times in enumerate(rings):
+        some = []
+        for time in sorted(times):
+            trailer = [time if word == Sample.TIME else 7 for word in order]
+            body = struct.pack(f"=II{len(order)}Q", 5, number, *trailer)
+            some.append((time if Sample.TIME in words else 0, record(Record.COMM, body)))
+        run = Run(b"".join(one for _, one in reversed(some)), sample_type)
+        assert list(run.times) == [time for time, _ in some]
+        cut = run.cut(until)
+        assert cut == sum(len(one) for time, one in some if time > until)
+        runs.append(run)
+        expected += [one for one in some if one[0] <= until]
+    expected.sort(key=lambda one: one[0])
+    assert in_order(runs) == b"".join(one for _, one in expected)
 
 
 @given(st.binary(max_size=400), st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=60))))

@@ -16,6 +16,7 @@ from perfkeep.abi.perf_event import DATA_HEAD_OFFSET, Attr, Sample
 from perfkeep.abi.records import Record
 from perfkeep.broker import sideband
 from perfkeep.broker.link import Item
+from perfkeep.broker.processes import in_order
 from perfkeep.broker.rings import MappedRing
 from perfkeep.broker.sideband import Sideband, Wakeups, read_new
 from perfkeep.kernel.fd import OwnedFd
@@ -71,13 +72,13 @@ def test_every_record_is_read_once_and_in_the_order_in_which_it_came(
             number += 1
             told += ring.write(number, words)
         found, last, lost = read_new(ring.mapped, last)
-        assert b"".join(one.record for one in found) == told and not lost
+        assert in_order([found]) == told and not lost
 
 
 def test_what_was_overwritten_is_told_and_the_newest_is_there(ring: Ring) -> None:
     told = [ring.write(number, 5) for number in range(1000)]
     found, _, lost = read_new(ring.mapped, 0)
-    data = b"".join(one.record for one in found)
+    data = bytes(in_order([found]))
     assert lost
     assert b"".join(told).endswith(data) and data
 
