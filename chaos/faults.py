@@ -256,7 +256,7 @@ def both_die(world: World) -> float:
     took = time.monotonic() - began
     older = list(look_at_all(world.spill))[1]
     with recover(older, None) as snapshot:
-        numbers = world.numbers(snapshot)
+        numbers = [one.number for one in world.beats_in(snapshot)]
     if not numbers or numbers != list(range(numbers[0], numbers[-1] + 1)):
         raise Lost("the copy on disk has holes")
     if numbers[0] > world.seen + 1 and world.seen:

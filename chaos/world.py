@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import perfkeep
 from bench.ground import EVENT, instance
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 NAME = "heart"
 _FIRST = 0x40000000
+#: Of the recording, unless it is asked for another.
+_CLOCK = time.CLOCK_MONOTONIC
 #: Longer than anything here may take.
 PATIENCE_S = 30.0
 
@@ -50,6 +52,13 @@ while os.getppid() == parent:
     shared[:8] = n.to_bytes(8, "little")
     time.sleep(pause)
 """
+
+
+class Beat(NamedTuple):
+    """A sample, with the time that the kernel gave it."""
+
+    number: int
+    time_ns: int
 
 
 class Lost(AssertionError):
@@ -92,6 +101,8 @@ class World:
         self.heart = heart
         self.seen = 0
         self.checked = 0
+        #: When the last snapshot that was checked was asked for.
+        self._asked_ns = 0
         self.recording = perfkeep.start(
             NAME,
             [(EVENT, f"common_pid == {heart.process.pid}")],
@@ -136,9 +147,12 @@ class World:
         Raises:
             Lost: what is.
         """
-        beats = self.heart.beats
+        beats, asked_ns = self.heart.beats, time.clock_gettime_ns(_CLOCK)
         with again(lambda: self.recording.snapshot()) as snapshot:
-            numbers = self.numbers(snapshot)
+            found = self.beats_in(snapshot)
+        numbers = [one.number for one in found]
+        self._check_times(found)
+        self._asked_ns = asked_ns
         if not numbers or numbers[-1] < beats:
             raise Lost(f"beat {beats} is not there; the last is {numbers[-1:] or None}")
         if numbers[0] > self.seen + 1:
@@ -160,16 +174,28 @@ class World:
         if not low <= counted <= high:
             raise Lost(f"between {low} and {high} beats, and {counted} were counted")
 
-    def numbers(self, snapshot: Snapshot) -> list[int]:
+    def _check_times(self, found: list[Beat]) -> None:
+        """What was not there the last time came after that; and later beats later."""
+        times = [one.time_ns for one in found]
+        if times != sorted(times):
+            raise Lost("times of beats are out of order")
+        new = [one.time_ns for one in found if one.number > self.seen]
+        now = time.clock_gettime_ns(_CLOCK)
+        if new and not self._asked_ns <= new[0] <= new[-1] <= now:
+            times_ns = f"from {new[0]} to {new[-1]} ns"
+            raise Lost(f"beats that came between {self._asked_ns} and {now} ns are {times_ns}")
+
+    def beats_in(self, snapshot: Snapshot) -> list[Beat]:
         """The beats that a snapshot holds, in order."""
         with snapshot.open() as file:
             data = reader.parse(memoryview(file.read()))
         layout, found = Layout(data.events[0].attr), []
         for kind, record in data.records():
             if kind == Record.SAMPLE:
-                raw = layout.decode(record).raw
+                sample = layout.decode(record)
                 # common fields, number of the call, which, who
-                found.append(int(struct.unpack_from("=i", raw, 24)[0]) - _FIRST)
+                number = int(struct.unpack_from("=i", sample.raw, 24)[0]) - _FIRST
+                found.append(Beat(number, sample.time or 0))
         return sorted(found)
 
     def begin_anew(self) -> None:
@@ -185,7 +211,7 @@ class World:
 
         def first() -> int | None:
             with again(lambda: self.recording.snapshot()) as snapshot:
-                return next(iter(self.numbers(snapshot)), None)
+                return next((one.number for one in self.beats_in(snapshot)), None)
 
         self.seen = self._before = until(first, "it records") - 1
 
