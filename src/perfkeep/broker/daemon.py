@@ -55,9 +55,8 @@ def raise_fd_limit() -> None:
     """As many fds as may be had: each event takes one here and one in the keeper."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (int(sysctl.read("fs.nr_open")),) * 2
-        )  # root may
+        most = int(sysctl.read("fs.nr_open"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # root may
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

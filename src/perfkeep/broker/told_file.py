@@ -49,9 +49,10 @@ class ToldFile:
         if log != self._log:
             area, at = 1 - last.area, 0
         unread = unread[: max(0, self._area_bytes - at - len(logged))]
-        new = ToldSlot(area, last.sequence + 1, at + len(logged), len(unread), zlib.crc32(unread))
-        if new._replace(sequence=last.sequence) == last:
+        what = at + len(logged), len(unread), zlib.crc32(unread)
+        if (area, *what) == (last.area, last.logged, last.unread, last.crc32):
             return 0
+        new = ToldSlot(area, last.sequence + 1, *what)
         base = spill.PAGE + area * self._area_bytes + at
         write_all(fd, logged, base)
         write_all(fd, unread, base + len(logged))
