@@ -27,6 +27,7 @@ _COUNT = re.compile(r"\[(\d{1,6})\]\s*$")
 _WINDOWS = re.compile(rb"[\x00-\xff]{7}\xff(?:[\x00-\xff]{0,6}\xff)*")
 
 _BEFORE_ID = SAMPLE_WORDS[: SAMPLE_WORDS.index(Sample.ID)]
+_BEFORE_TASK = SAMPLE_WORDS[: SAMPLE_WORDS.index(Sample.TID)]
 # What lies behind BRANCH_STACK, in that order. WEIGHT stands for both of its kinds.
 _BEHIND = (
     Sample.REGS_USER, Sample.STACK_USER, Sample.WEIGHT, Sample.DATA_SRC, Sample.TRANSACTION,
@@ -135,6 +136,10 @@ class Shape:
             self.id_at = HEADER_SIZE
         elif kinds & Sample.ID:
             self.id_at = HEADER_SIZE + 8 * word_count(kinds, _BEFORE_ID)
+        #: Where a sample has its pid and tid; None: it has none.
+        self.task_at: int | None = None
+        if kinds & Sample.TID:
+            self.task_at = HEADER_SIZE + 8 * word_count(kinds, _BEFORE_TASK)
         self.variable = HEADER_SIZE + 8 * word_count(kinds, SAMPLE_WORDS)
         #: Bytes that sample_id_all adds to its other records.
         self.trailer = 0

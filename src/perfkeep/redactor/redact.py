@@ -3,7 +3,7 @@
 Every 8-byte value from 0xff00000000000000 on is taken for one: the kernel's half of the address
 space begins there or above it, on x86_64 and aarch64, whatever the depth of their page tables. What
 is left alone are the 4096 highest, which are small negative numbers and PERF_CONTEXT_* marks, and a
-pid beside a tid of -1. It is replaced by 0, as the kernel does it, so no record changes its size.
+pid beside a tid of -1 where a record may have these. It is replaced by 0, as the kernel does it, so no record changes its size.
 
     samples, all fields but       every word; counts (READ) stay as they are
     READ and RAW
@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -126,6 +127,8 @@ class _Copy:
         self.blank = 0
         #: From here to the next thing that stays as it is every word is looked at.
         self.run = 0
+        #: Where the records begin that are looked at.
+        self.marks: Sequence[int] = ()
 
     def redact(self, backward: bool, overwritten: int | None) -> int:
         data, length = self.data, len(self.data)
@@ -162,6 +165,7 @@ class _Copy:
             chain = records.walk(self.view, at, min(limit, at + _CHUNK), 1)
             if chain.end == at:
                 return at
+            self.marks = chain.marks
             for record, behind in zip(chain.marks, [*chain.marks[1:], chain.end], strict=True):
                 self._record(record, behind)
             at = chain.end
@@ -172,14 +176,30 @@ class _Copy:
         some = self.words[self.run // 8 : end // 8]
         found = some.tolist()
         if found and max(found) >= LOWEST:
+            first = self.run // 8
             some[:] = array(
                 "Q",
                 [
-                    word if word < LOWEST or word >= BEYOND or DEAD <= word < DEAD_END else 0
-                    for word in found
+                    word
+                    if word < LOWEST
+                    or word >= BEYOND
+                    or (DEAD <= word < DEAD_END and self._task(8 * (first + number)))
+                    else 0
+                    for number, word in enumerate(found)
                 ],
             )
         self.run = end
+
+    def _task(self, at: int) -> bool:
+        """Whether a record may have a pid and a tid here: a sample has them in one place, and for
+        example in a call chain anything may look like them.
+        """
+        record = self.marks[bisect_right(self.marks, at) - 1]
+        type, _, size = _HEADER.unpack_from(self.data, record)
+        if type != Record.SAMPLE:
+            return True
+        shape = self._shape(record, record + size)
+        return shape is not None and shape.task_at == at - record
 
     def _stays(self, start: int, end: int) -> None:
         self._look(start)

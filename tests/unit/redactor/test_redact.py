@@ -81,6 +81,23 @@ def test_every_address_of_the_kernel_is_0_and_everything_else_as_it_was(
         at += len(data)
 
 
+@given(st.integers(0, 1 << 22), st.integers(0, 1 << 22))
+def test_a_pid_beside_a_tid_of_minus_one_stays_and_what_looks_like_it_elsewhere_goes(
+    pid: int, low: int
+) -> None:
+    # As in a frame that is no frame: two numbers on a user's stack, 1 and -1.
+    alike = 0xFFFFFFFF << 32 | low
+    layout = Assembler(sample_type=SOME)
+    one = layout.sample(5, pid=pid, tid=0xFFFFFFFF, ip=alike, addr=alike, callchain=[7, alike])
+    data = bytearray(one)
+    assert redact(data, True, [source("")]) == 0
+    (task,) = struct.unpack_from("=Q", one, 24)
+    assert task == 0xFFFFFFFF << 32 | pid
+    found = Layout(layout.attr).decode(bytes(data))
+    assert (found.pid, found.tid) == (pid, 0xFFFFFFFF)
+    assert (found.ip, found.addr, found.callchain) == (0, 0, (7, 0))
+
+
 @given(samples(), st.integers(0, 7))
 def test_without_a_format_no_byte_of_raw_begins_an_address(
     one: tuple[bytes, list[int], bytes], shift: int
@@ -236,9 +253,10 @@ def test_samples_without_an_id_are_known_when_there_is_one_kind_of_event() -> No
 
 
 def test_a_pid_beside_the_tid_of_a_dead_thread_stays() -> None:
-    data = Assembler().sample(5, pid=77, tid=0xFFFFFFFF)
+    made = Assembler()
+    data = made.sample(5, pid=77, tid=0xFFFFFFFF)
     after = bytearray(data)
-    assert redact(after, True, [source()]) == 0 and after == data
+    assert redact(after, True, [Source(made.attr.pack(), [made.id], "")]) == 0 and after == data
 
 
 @given(st.binary(max_size=20), KERNEL, st.lists(ADDRESS, max_size=3))
