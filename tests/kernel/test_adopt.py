@@ -71,13 +71,16 @@ def program(how: str = "backward", cpu: int = 0, size: int = 64 << 10) -> Iterat
 
 
 def counts(pid: int) -> bool:
-    """Whether the first of a process's events is enabled by now; it is a cpu-clock."""
+    """Whether the first of a process's events is enabled by now; it is a cpu-clock. One without rings
+    is only there to find out what the kernel can do.
+    """
     try:
         found = taken.take(pid)
     except PerfkeepError:
         return False  # it has none yet
     try:
-        return os.read(found.events[0].fd.fileno(), 1024)[:8] != bytes(8)
+        value = os.read(found.events[0].fd.fileno(), 1024)[:8]
+        return bool(found.rings) and value != bytes(8)
     finally:
         found.close()
 
