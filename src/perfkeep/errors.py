@@ -1,7 +1,8 @@
 """Exceptions by whose fault it is, each carrying the errno that the contract names.
 
 Only exceptions live here; nothing in this file talks to the kernel or to a person.
-`str(error)` is one sentence that a person can act on; `error.errno` is what a program tests.
+`str(error)` says what failed and why, `error.hint` what to do about it, and `error.errno` is what
+a program tests.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ class PerfkeepError(OSError):
 
     Args:
         errno: the number from <errno.h> that the contract names for this failure.
-        message: one sentence with the numbers in it, and what to do next.
+        message: one sentence: what failed and why, with the numbers in it.
+        hint: one command or one sentence that cures it on this machine, for this user; empty
+            where no cure is known.
     """
 
-    def __init__(self, errno: int, message: str) -> None:
+    def __init__(self, errno: int, message: str, *, hint: str = "") -> None:
         super().__init__(errno, message)
+        self.hint = hint
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -27,8 +31,8 @@ class PerfkeepError(OSError):
 class UsageError(PerfkeepError):
     """The caller asked for something that makes no sense: a bad spec, size or name."""
 
-    def __init__(self, message: str, errno: int = _errno.EINVAL) -> None:
-        super().__init__(errno, message)
+    def __init__(self, message: str, errno: int = _errno.EINVAL, *, hint: str = "") -> None:
+        super().__init__(errno, message, hint=hint)
 
 
 class SpecError(UsageError):
@@ -45,8 +49,10 @@ class SpecError(UsageError):
         part: str,
         suggestions: tuple[str, ...] = (),
         errno: int = _errno.EINVAL,
+        *,
+        hint: str = "",
     ) -> None:
-        super().__init__(message, errno)
+        super().__init__(message, errno, hint=hint)
         self.part = part
         self.suggestions = suggestions
 
@@ -62,8 +68,8 @@ class BrokerError(PerfkeepError):
 class Unreachable(PerfkeepError):
     """The broker could not be started, or went away in the middle of a request."""
 
-    def __init__(self, message: str, errno: int = _errno.ECONNREFUSED) -> None:
-        super().__init__(errno, message)
+    def __init__(self, message: str, errno: int = _errno.ECONNREFUSED, *, hint: str = "") -> None:
+        super().__init__(errno, message, hint=hint)
 
 
 class DataError(PerfkeepError):
@@ -73,6 +79,8 @@ class DataError(PerfkeepError):
         offset: byte offset of the first byte that makes no sense.
     """
 
-    def __init__(self, message: str, offset: int, errno: int = _errno.EBADMSG) -> None:
-        super().__init__(errno, message)
+    def __init__(
+        self, message: str, offset: int, errno: int = _errno.EBADMSG, *, hint: str = ""
+    ) -> None:
+        super().__init__(errno, message, hint=hint)
         self.offset = offset

@@ -75,7 +75,7 @@ def find(registry: Registry, peer: Peer, name: str, needed: Level, verb: str) ->
         visible = [one.name for one in registry if sees(peer, one)]
         close = difflib.get_close_matches(name, visible, 3)
         hint = f"did you mean {', '.join(close)}?" if close else "perfkeep ls shows what there is"
-        raise BrokerError(errno.ENOENT, f"there is no recording named {name!r}; {hint}")
+        raise BrokerError(errno.ENOENT, f"there is no recording named {name!r}", hint=hint)
     check(peer, recording, needed, verb)
     return recording
 

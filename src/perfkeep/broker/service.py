@@ -57,7 +57,8 @@ def failure(error: Exception) -> Reply:
     """The reply that tells a client what went wrong."""
     number = getattr(error, "errno", None) or errno.EIO
     text = str(error) if isinstance(error, PerfkeepError) else os.strerror(number)
-    failed = Failed(number, text if isinstance(error, OSError) else f"broken: {error!r}")
+    hint = error.hint if isinstance(error, PerfkeepError) else ""
+    failed = Failed(number, text if isinstance(error, OSError) else f"broken: {error!r}", hint)
     return Reply(msgspec.Raw(msgspec.json.encode(failed)), FAILED)
 
 

@@ -174,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except OSError as error:
         print(f"perfkeep: {_words(error)}", file=sys.stderr)
+        if isinstance(error, PerfkeepError) and error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
 
 

@@ -88,7 +88,7 @@ class Connection:
         fds = self.channel.take_fds(reply.fds)
         if reply.error == FAILED:
             failed = msgspec.json.decode(reply.parameters, type=Failed)
-            raise BrokerError(failed.errno, failed.message)
+            raise BrokerError(failed.errno, failed.message, hint=failed.hint)
         try:
             return msgspec.json.decode(reply.parameters, type=result), fds
         except msgspec.ValidationError as error:

@@ -43,6 +43,7 @@ class Failed(msgspec.Struct):
 
     errno: int
     message: str
+    hint: str = ""
 
 
 def encode(message: Call | Reply) -> bytes:

@@ -71,12 +71,13 @@ def test_a_refusal_says_who_may_not_do_what_and_whose_it_is() -> None:
 def test_an_unknown_name_comes_with_close_ones_but_only_with_those_that_may_be_seen() -> None:
     registry = Registry()
     registry.add(recording(6))
-    with pytest.raises(BrokerError, match="did you mean flight") as caught:
+    with pytest.raises(BrokerError) as caught:
         find(registry, peer(6), "fligth", Level.READ, "look at")
     assert caught.value.errno == errno.ENOENT
+    assert caught.value.hint == "did you mean flight?"
     with pytest.raises(BrokerError) as caught:
         find(registry, peer(5), "fligth", Level.READ, "look at")
-    assert "flight" not in str(caught.value).replace("'fligth'", "")
+    assert caught.value.hint == "perfkeep ls shows what there is"
 
 
 def test_in_somebody_elses_instance_only_policy_lets_one_start() -> None:

@@ -46,6 +46,14 @@ def test_an_error_is_one_sentence_and_an_exit_code(
     assert out == "" and err.startswith("perfkeep: ") and says in err and err.count("\n") == 1
 
 
+def test_a_hint_is_a_line_of_its_own_below_the_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, BrokerError(errno.ENOENT, "no recording 'x'", hint="perfkeep ls"))
+    assert main(["ls"]) == 1
+    assert capsys.readouterr().err == "perfkeep: no recording 'x'\nhint: perfkeep ls\n"
+
+
 def test_an_interrupt_ends_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     assert main(["ls"]) == 130
