@@ -5,14 +5,11 @@ afterwards for file descriptors and processes that it left behind.
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -20,10 +17,21 @@ import pytest
 
 from perfkeep.client.connection import disconnect
 from perfkeep.kernel.syscalls import mount, umount
+from support import commands, waiting
+from support.commands import Cli
+from support.instance import Running, daemons_of
+from support.processes import (
+    belongs_to,
+    describe,
+    end,
+    open_files,
+    parent_of,
+    processes,
+    wait_until_gone,
+)
+from support.waiting import Eventually
 
 TRACEFS = Path("/sys/kernel/tracing")
-
-Eventually = Callable[[Callable[[], object]], None]
 
 #: How long a process that was told to end may take.
 PATIENCE_S = 10.0
@@ -56,78 +64,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     return ByRoom(config, log)
 
 
-# --- file descriptors -------------------------------------------------------------------------
-
-
-def open_files() -> Counter[str]:
-    """What this process has open, by what /proc says it is, and how often."""
-    found: Counter[str] = Counter()
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the fd of the listing itself
-            found[os.readlink(f"/proc/self/fd/{number}")] += 1
-    return found
-
-
-# --- processes --------------------------------------------------------------------------------
-
-
-def processes() -> set[int]:
-    return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
-
-
-def parent_of(pid: int) -> int:
-    """0 when the process has gone."""
-    with suppress(OSError):
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return int(stat.rpartition(")")[2].split()[1])
-    return 0
-
-
-def belongs_to(pid: int, folder: str) -> bool:
-    """Whether the process was started with an instance in `folder`."""
-    deadline = time.monotonic() + 0.1
-    with suppress(OSError):
-        os.readlink(f"/proc/{pid}/exe")  # fails for threads of the kernel and for the dead
-        environment = b""
-        # In the middle of execve(2) a process has no environment for a moment.
-        while not environment and time.monotonic() < deadline:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-        return f"PERFKEEP_SOCKET={folder}/".encode() in environment
-    return False
-
-
-def describe(pid: int) -> str:
-    with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return f"{pid} ({words.strip() or Path(f'/proc/{pid}/comm').read_text().strip()})"
-    return f"{pid} (gone meanwhile)"
-
-
-def wait_until_gone(pids: Iterable[int], seconds: float) -> list[int]:
-    """Those that are still there when the time is over."""
-    deadline = time.monotonic() + seconds
-    staying = []
-    for pid in pids:
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                staying.append(pid)
-        finally:
-            os.close(fd)
-    return staying
-
-
-def end(pids: Iterable[int], number: int) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
     """Set up first and looked at last. The test's instance is in a folder of its own, so that
@@ -158,20 +94,6 @@ def _nothing_is_left_behind() -> Iterator[None]:
 
 
 # --- what a test may ask for ------------------------------------------------------------------
-
-
-def daemons_of(folder: str) -> list[int]:
-    """The brokers of the instances in `folder`, or, where no broker runs, their keepers."""
-    brokers, keepers = [], []
-    for pid in processes():
-        with suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            # A keeper's command line ends with that of the broker it would start.
-            if b"perfkeep/keeper/__main__.py" in command and belongs_to(pid, folder):
-                keepers.append(pid)
-            elif b"perfkeep/broker/__main__.py" in command and belongs_to(pid, folder):
-                brokers.append(pid)
-    return brokers or keepers
 
 
 @pytest.fixture
@@ -209,30 +131,14 @@ def tracefs_mounted() -> Iterator[Path]:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Asks again and again until the answer is yes, or 15 s have passed."""
-
-    def wait(holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 15
-        while not holds():
-            assert time.monotonic() < deadline, "it did not come true within 15 s"
-            select.select([], [], [], 0.005)
-
-    return wait
+    """Polls until a condition holds, or fails the test at a deadline."""
+    return waiting.eventually
 
 
-class Running:
-    """The instance that this test talks to; its daemons start with the first request."""
-
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
-
-    def pids(self) -> tuple[int, int]:
-        """Of the broker and of the keeper, as the lock names them."""
-        deadline = time.monotonic() + 15
-        # While it is being written it is empty for a moment.
-        while len(words := Path(f"{self.socket}.lock").read_text().split()) < 4:
-            assert time.monotonic() < deadline, "the lock names nobody"
-        return int(words[1]), int(words[3])
+@pytest.fixture
+def cli(instance: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a verb in this process, on this test's instance."""
+    return commands.cli(capsys)
 
 
 @pytest.fixture

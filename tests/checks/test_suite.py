@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+TESTS = Path(__file__).parents[1]
 
 SAMPLES = """
 import os
@@ -62,13 +62,14 @@ LEFT = {
 
 def report_on(folder: Path, files: dict[str, str], *options: str) -> list[ElementTree.Element]:
     """Run the files' tests; gives a <testcase> for each result."""
-    shutil.copy(CONFTEST, folder)
+    shutil.copy(TESTS / "conftest.py", folder)
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=report.xml"]
     # Under xdist itself, a worker's environment would make the inner pytest one.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env["PYTHONPATH"] = str(TESTS)  # as pyproject.toml has it; the folder has no such file
     done = subprocess.run(
         [*command, *options, "."],
         cwd=folder,

@@ -2,197 +2,44 @@
 
 from __future__ import annotations
 
-import json
-import os
-import struct
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 import perfkeep
-from perfkeep.abi.records import Record
-from perfkeep.client.snapshot import Snapshot
-from perfkeep.formats.perf_data import reader
-from perfkeep.records.sample import Layout
-
-NOBODY = 65534
-TRACEFS = Path("/sys/kernel/tracing")
-
-AsNobody = Callable[..., Any]
-
-
-# Each system call carries a number, so a sample that is missing is seen. Commands: how many calls
-# and who makes them; `run` calls until the next command.
-_CALLER = """
-import os, select, sys, threading
-from contextlib import suppress
-
-number, lock = 0, threading.Lock()
-
-def call(count):
-    global number
-    for _ in range(count):
-        with lock, suppress(ProcessLookupError):
-            number += 1
-            os.getpriority(os.PRIO_PROCESS, 0x40000000 + number)
-
-def helper(wanted, done):
-    while (count := int(os.read(wanted, 20) or 0)):
-        call(count)
-        os.write(done, b"!")
-
-if sys.argv[1] != "any":
-    os.sched_setaffinity(0, [int(sys.argv[1])])
-to_helper, from_helper = os.pipe(), os.pipe()
-thread = threading.Thread(target=helper, args=(to_helper[0], from_helper[1]), daemon=True)
-thread.start()
-print("ready", flush=True)
-for line in iter(sys.stdin.readline, ""):
-    verb, amount = line.split()
-    if verb == "call":
-        call(int(amount))
-    elif verb == "thread":
-        os.write(to_helper[1], amount.encode())
-        os.read(from_helper[0], 1)
-    elif verb == "fork":
-        pid = os.fork()
-        if not pid:
-            call(int(amount))
-            os._exit(0)
-        os.waitpid(pid, 0)
-        number += int(amount)
-    elif verb == "run":
-        print("running", flush=True)
-        while not select.select([0], [], [], int(amount) / 1e6)[0]:
-            call(1)
-        continue
-    print(number, flush=True)
-"""
-
-CALLS = "syscalls:sys_enter_getpriority"
-
-
-class Caller:
-    """A process whose system calls are numbered.
-
-    Args:
-        cpu: on which it stays; None: wherever it likes.
-    """
-
-    def __init__(self, cpu: int | None = None) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _CALLER, "any" if cpu is None else str(cpu)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._answer() == "ready"
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def ask(self, verb: str, amount: int) -> int:
-        """`call`, `thread` (another thread calls) or `fork` (a child does); gives the number of
-        the last call."""
-        self._send(verb, amount)
-        return int(self._answer())
-
-    def _send(self, verb: str, amount: int) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{verb} {amount}\n")
-        self.process.stdin.flush()
-
-    @contextmanager
-    def calling(self, every_us: int = 0) -> Iterator[None]:
-        """It calls again and again while the block runs."""
-        self._send("run", every_us)
-        assert self._answer() == "running"
-        try:
-            yield
-        finally:
-            self.ask("call", 0)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def numbers_in(self, snapshot: Snapshot) -> list[int]:
-        """The numbers of this process's calls that a snapshot holds, sorted; each is there once."""
-        with snapshot.open() as file:
-            data = reader.parse(memoryview(file.read()))
-        at = next(index for index, one in enumerate(data.events) if one.attr.config == _id(CALLS))
-        layout, ids = Layout(data.events[at].attr), set(data.events[at].all_ids)
-        found = []
-        for kind, record in data.records():
-            if kind == Record.SAMPLE and layout.identifier(record) in ids:
-                sample = layout.decode(record)
-                if sample.pid == self.pid:
-                    # common fields, number of the call, which, who
-                    found.append(struct.unpack_from("=i", sample.raw, 24)[0] - 0x40000000)
-        assert len(found) == len(set(found))
-        return sorted(found)
-
-
-def _id(tracepoint: str) -> int:
-    return int((TRACEFS / "events" / tracepoint.replace(":", "/") / "id").read_text())
+from support import nobody
+from support.caller import Caller, Callers
+from support.instance import Running
+from support.nobody import AsNobody
 
 
 @pytest.fixture
-def caller() -> Iterator[Callable[..., Caller]]:
-    """Makes callers, and ends them."""
-    made: list[Caller] = []
+def caller() -> Iterator[Callers]:
+    """Starts callers, and ends them."""
+    callers: list[Caller] = []
 
-    def make(cpu: int | None = None) -> Caller:
-        made.append(Caller(cpu))
-        return made[-1]
+    def start(cpu: int | None = None) -> Caller:
+        callers.append(Caller(cpu))
+        return callers[-1]
 
-    yield make
-    for one in made:
-        one.end()
+    yield start
+    for process in callers:
+        process.end()
 
 
 @pytest.fixture
 def as_nobody() -> AsNobody:
-    """Calls a function in a child that has given up root, of these groups; gives what it returns."""
-
-    def run(function: Callable[[], object], groups: Sequence[int] = ()) -> Any:
-        read_end, write_end = os.pipe()
-        pid = os.fork()
-        if not pid:
-            try:
-                os.setgroups(groups)
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-                os.write(write_end, json.dumps(function()).encode())
-            finally:
-                os._exit(0)
-        os.close(write_end)
-        with os.fdopen(read_end, "rb") as answer:
-            said = answer.read()
-        os.waitpid(pid, 0)
-        assert said, "the child failed before it could say anything"
-        return json.loads(said)
-
-    return run
+    """Calls a function in a child that has given up root."""
+    return nobody.as_nobody
 
 
 @pytest.fixture
-def reachable(running: Any) -> Iterator[Any]:
+def reachable(running: Running) -> Iterator[Running]:
     """The instance in a folder that others may pass through."""
     running.socket.parent.chmod(0o711)
     yield running
 
 
 @pytest.fixture
-def flight(running: object) -> Iterator[perfkeep.Recording]:
+def flight(running: Running) -> Iterator[perfkeep.Recording]:
     yield perfkeep.start("flight", ["cpu-clock/freq=100/"], cpus=[0], ring="64K")

@@ -15,13 +15,12 @@ from perfkeep.client.connection import call, disconnect
 from perfkeep.errors import BrokerError, PerfkeepError, Unreachable
 from perfkeep.testing.requirements import perf_events, requires, root
 from perfkeep.wire import messages
+from support.instance import Running
+from support.nobody import NOBODY, AsNobody
 
 pytestmark = requires(perf_events, root)
 
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-AsNobody = Callable[..., Any]
-NOBODY, STAFF = 65534, 50
+STAFF = 50
 
 Attempts = dict[str, Callable[[], object]]
 

@@ -7,10 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,11 +22,11 @@ from perfkeep.errors import BrokerError, PerfkeepError, UsageError
 from perfkeep.formats.perf_data import reader
 from perfkeep.kernel import cpus
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root
+from support.instance import Running
+from support.nobody import AsNobody
+from support.waiting import Eventually
 
 pytestmark = [requires(perf_events, root), pytest.mark.usefixtures("running")]
-
-Eventually = Callable[[Callable[[], object]], None]
-AsNobody = Callable[[Callable[[], object]], Any]
 
 # Perf events opened as a program would that has never heard of perfkeep: cpu-clock owns the ring
 # of its CPU, which is mapped read-only (it overwrites), a dummy is redirected into it.
@@ -264,7 +263,7 @@ def test_what_was_adopted_is_mapped_and_reopened_by_its_id() -> None:
 
 @pytest.mark.parametrize("which", [0, 1], ids=["broker", "keeper"])
 def test_it_survives_the_death_of_a_daemon(
-    which: int, running: Any, eventually: Eventually
+    which: int, running: Running, eventually: Eventually
 ) -> None:
     with program() as pid:
         recording = adopt(pid, "taken", ["cpu-clock", "dummy"])

@@ -9,48 +9,25 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perfkeep.cli.main import main
 from perfkeep.formats import perf_data
 from perfkeep.kernel import cpus
 from perfkeep.kernel.syscalls import mount, umount
 from perfkeep.testing.requirements import cpu_hotplug, perf_events, requires, root, tracefs
+from support.commands import Cli
+from support.waiting import Eventually
 
 pytestmark = [requires(perf_events, tracefs, root), pytest.mark.usefixtures("instance")]
 
 EVENTS = ["-e", "sched:sched_switch", "-e", "cpu-clock/freq=99/"]
 
 
-class Ran:
-    """What a command gave."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def cli(instance: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: str) -> Ran:
-        capsys.readouterr()
-        try:
-            code = main(words)
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return Ran(code, *capsys.readouterr())
-
-    return run
-
-
-def test_a_recording_goes_through_its_whole_life(cli: Any, tmp_path: Path) -> None:
+def test_a_recording_goes_through_its_whole_life(cli: Cli, tmp_path: Path) -> None:
     assert cli("start", "tour", *EVENTS, "--ring", "64K", "-g").code == 0
     (listed,) = cli("ls", "--json").json
     assert listed["name"] == "tour" and listed["state"] == "running"
@@ -86,7 +63,7 @@ def test_a_recording_goes_through_its_whole_life(cli: Any, tmp_path: Path) -> No
     assert cli("ls", "--json").json == [] and "no recordings" in cli("ls").out
 
 
-def test_stat_sums_over_cpus(cli: Any) -> None:
+def test_stat_sums_over_cpus(cli: Cli) -> None:
     cli("start", "counts", "-e", "cpu-clock", "--ring", "64K")
     got = cli("stat", "counts", "--json").json
     assert set(got) == {"name", "events"}
@@ -99,7 +76,7 @@ def test_stat_sums_over_cpus(cli: Any) -> None:
     assert event["value"] > 0 and "cpu-clock" in cli("stat", "counts").out
 
 
-def test_status_names_both_processes_and_the_log(cli: Any) -> None:
+def test_status_names_both_processes_and_the_log(cli: Cli) -> None:
     got = cli("status", "--json").json
     assert set(got) == {
         "instance", "socket", "log", "version", "recordings", "events", "ring_bytes", "broker",
@@ -122,13 +99,13 @@ def test_start_ends_while_the_recording_goes_on() -> None:
     assert "start alone" in listed["owner"]["command"]
 
 
-def test_a_young_recording_reaches_as_far_as_is_asked_for(cli: Any, tmp_path: Path) -> None:
+def test_a_young_recording_reaches_as_far_as_is_asked_for(cli: Cli, tmp_path: Path) -> None:
     cli("start", "young", *EVENTS, "--ring", "1M")
     assert cli("snapshot", "young", "--last", "1h", "-o", str(tmp_path / "x")).code == 0
 
 
 def test_a_ring_that_is_too_short_makes_exit_code_3_and_still_a_file(
-    cli: Any, tmp_path: Path
+    cli: Cli, tmp_path: Path
 ) -> None:
     cli("start", "short", "-e", "sched:sched_switch", "--ring", "4K", "-C", "0")
     command = "import time\nfor _ in range(500): time.sleep(0)"
@@ -153,7 +130,7 @@ def test_a_snapshot_goes_to_stdout_as_well(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def kept(cli: Any) -> Iterator[None]:
+def kept(cli: Cli) -> Iterator[None]:
     """A recording that must be as it was after whatever goes wrong."""
     cli("start", "kept", *EVENTS, "--ring", "64K")
     before = cli("ls", "--json").json
@@ -201,7 +178,7 @@ def kept(cli: Any) -> Iterator[None]:
 )
 @pytest.mark.usefixtures("kept")
 def test_bad_input_is_refused_in_a_sentence_and_nothing_is_lost(
-    cli: Any, words: list[str], code: int, says: str
+    cli: Cli, words: list[str], code: int, says: str
 ) -> None:
     got = cli(*words)
     assert (got.code, got.out) == (code, ""), got.err
@@ -211,7 +188,7 @@ def test_bad_input_is_refused_in_a_sentence_and_nothing_is_lost(
 
 
 @requires(cpu_hotplug)
-def test_a_cpu_that_is_offline_is_named(cli: Any) -> None:
+def test_a_cpu_that_is_offline_is_named(cli: Cli) -> None:
     switch = Path("/sys/devices/system/cpu/cpu1/online")
     switch.write_text("0")
     try:
@@ -223,7 +200,7 @@ def test_a_cpu_that_is_offline_is_named(cli: Any) -> None:
 
 
 @pytest.mark.usefixtures("kept")
-def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(cli: Any, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(cli: Cli, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mount("tmpfs", str(small), "tmpfs", 0, "size=16k")
@@ -236,7 +213,7 @@ def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(cli: Any, tmp_pa
 
 
 @pytest.mark.usefixtures("kept")
-def test_no_clobber_leaves_a_file_as_it_is(cli: Any, tmp_path: Path) -> None:
+def test_no_clobber_leaves_a_file_as_it_is(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("mine")
     got = cli("snapshot", "kept", "-o", str(tmp_path / "x"), "--no-clobber")
     assert got.code == 1 and "exists already" in got.err
@@ -256,7 +233,7 @@ def test_the_limit_of_open_files_is_named_when_it_is_reached() -> None:
 
 
 @pytest.mark.usefixtures("kept")
-def test_a_device_is_written_to_and_not_replaced(cli: Any, tmp_path: Path) -> None:
+def test_a_device_is_written_to_and_not_replaced(cli: Cli, tmp_path: Path) -> None:
     """The nodes are this test's own: what goes wrong here must not take /dev/null away."""
     for name, minor in (("null", 3), ("full", 7)):
         os.mknod(tmp_path / name, stat.S_IFCHR | 0o600, os.makedev(1, minor))
@@ -268,7 +245,7 @@ def test_a_device_is_written_to_and_not_replaced(cli: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("kept")
-def test_behind_a_link_the_file_is_replaced_and_not_the_link(cli: Any, tmp_path: Path) -> None:
+def test_behind_a_link_the_file_is_replaced_and_not_the_link(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to("file")
     assert cli("snapshot", "kept", "-o", str(tmp_path / "link")).code == 0
@@ -276,14 +253,14 @@ def test_behind_a_link_the_file_is_replaced_and_not_the_link(cli: Any, tmp_path:
     assert (tmp_path / "file").read_bytes()[:8] == b"PERFILE2"
 
 
-def test_removing_the_last_event_says_that_the_recording_has_ended(cli: Any) -> None:
+def test_removing_the_last_event_says_that_the_recording_has_ended(cli: Cli) -> None:
     cli("start", "brief", *EVENTS, "--ring", "64K")
     assert cli("remove", "brief", "-e", EVENTS[1]).out == ""
     assert "brief has ended" in cli("remove", "brief", "-e", EVENTS[3]).out
     assert cli("ls", "--json").json == []
 
 
-def test_doctor_finds_that_root_may_record(cli: Any) -> None:
+def test_doctor_finds_that_root_may_record(cli: Cli) -> None:
     got = cli("doctor")
     assert got.code == 0 and "can be recorded" in got.out
     findings = cli("doctor", "--json").json
@@ -304,7 +281,7 @@ def at_work(pid: int) -> bool:
 
 
 def test_an_interrupted_demo_ends_its_recording_and_leaves_others_alone(
-    cli: Any, eventually: Callable[[Callable[[], object]], None]
+    cli: Cli, eventually: Eventually
 ) -> None:
     cli("start", "demo", "-e", "cpu-clock", "--ring", "64K")
     with demo() as process:

@@ -33,10 +33,10 @@ from perfkeep.kernel import cpus, perf_fd
 from perfkeep.kernel.syscalls import perf_event_open
 from perfkeep.testing.requirements import cpu_hotplug, perf_events, requires, root
 from perfkeep.wire.messages import Kind
+from support.instance import names
+from support.waiting import Eventually
 
 pytestmark = [requires(perf_events), pytest.mark.usefixtures("running")]
-
-Eventually = Callable[[Callable[[], object]], None]
 
 LAST = max(cpus.online())
 TWO_CPUS = pytest.mark.skipif(len(cpus.online()) < 2, reason="one CPU is online, two are needed")
@@ -48,10 +48,6 @@ def event() -> Iterator[PerfEvent]:
     """cpu-clock on CPU 0, disabled: while it is enabled its count grows with every read."""
     with perfkeep.open_event("cpu-clock", cpu=0) as event:
         yield event
-
-
-def names() -> list[str]:
-    return [recording.name for recording in perfkeep.recordings()]
 
 
 def refused(call: Callable[[], object]) -> int:

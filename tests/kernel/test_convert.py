@@ -29,18 +29,12 @@ from perfkeep.formats.perf_data.tracing import parse_tracing_data, tracing_data
 from perfkeep.kernel import tracefs as tracing
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
 from perfkeep.wire.messages import EventId, EventShown
+from support.commands import perf
 
 pytestmark = requires(perf_events, tracefs, perf_tool, root)
 
 SWITCH, WAKEUP = "sched:sched_switch", "sched:sched_wakeup"
 Ran = tuple[int, str, str]
-
-
-def perf(*arguments: str) -> str:
-    """What perf prints; it must have nothing to complain of."""
-    got = subprocess.run(["perf", *arguments], capture_output=True, text=True, timeout=120)
-    assert (got.returncode, got.stderr) == (0, ""), arguments
-    return got.stdout
 
 
 def record(path: Path, *options: str) -> bytes:

@@ -26,11 +26,9 @@ from perfkeep.symbols import elf
 from perfkeep.symbols.build_id import of_file
 from perfkeep.symbols.elf import debug_file
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, tracefs
+from support.instance import Running
 
 pytestmark = requires(perf_events, tracefs, perf_tool)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
 
 EVENTS = [
     "sched:sched_switch", "sched:sched_wakeup", "sched:sched_process_fork",

@@ -12,13 +12,13 @@ from perfkeep.cli.main import main
 from perfkeep.client import definitions
 from perfkeep.kernel import tracefs as tracing
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
+from support.instance import Running, names
 
 pytestmark = [
     requires(perf_events, tracefs, root),
     pytest.mark.usefixtures("running", "tracefs_mounted"),
 ]
 
-# Of tests/conftest.py, which cannot be imported.
 Captured = pytest.CaptureFixture[str]
 
 SWITCH = "sched:sched_switch"
@@ -44,10 +44,6 @@ def said(capsys: Captured) -> tuple[list[str], list[str]]:
 
 def recorded(name: str) -> list[str]:
     return [event.event for event in perfkeep.Recording(name).info.events]
-
-
-def names() -> list[str]:
-    return [one.name for one in perfkeep.recordings()]
 
 
 def test_what_is_defined_is_started_and_not_started_twice(folder: Path, capsys: Captured) -> None:
@@ -127,7 +123,7 @@ def test_everything_that_a_file_says_holds(folder: Path, tmp_path: Path) -> None
     assert info.spill.directory == f"{tmp_path}/spill" and info.spill.every_ns == 2 * 10**9
 
 
-def test_nothing_defined_starts_nothing(folder: Path, capsys: Captured, running: Any) -> None:
+def test_nothing_defined_starts_nothing(folder: Path, capsys: Captured, running: Running) -> None:
     assert main(["load"]) == 0
     assert said(capsys) == ([f"no recordings are defined in {folder}"], [])
     assert not running.socket.exists()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import perfkeep
 from perfkeep.cli.main import main
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, tracefs
+from support.instance import Running
 
 pytestmark = requires(perf_events, tracefs, perf_tool)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
 
 # perf chooses other columns for a pipe.
 QUESTIONS = (

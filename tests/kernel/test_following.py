@@ -8,9 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -18,19 +16,15 @@ import perfkeep
 from perfkeep.client.connection import disconnect
 from perfkeep.client.following import Follower
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
+from support.caller import CALLS, Caller, Callers
+from support.instance import Running
+from support.nobody import AsNobody
+from support.waiting import Eventually
 
 pytestmark = [
     requires(perf_events, tracefs, root),
     pytest.mark.usefixtures("running", "tracefs_mounted"),
 ]
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
-AsNobody = Callable[[Callable[[], object]], object]
-
-CALLS = "syscalls:sys_enter_getpriority"
 
 
 class Reader:
@@ -58,7 +52,7 @@ class Reader:
 
 
 def test_several_readers_get_every_sample_once_and_in_order(
-    caller: Caller, eventually: Eventually
+    caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
     perfkeep.start("flight", [CALLS], ring="1M")
@@ -76,7 +70,7 @@ def test_several_readers_get_every_sample_once_and_in_order(
 
 
 def test_who_comes_too_late_is_told_how_much_it_lost_and_others_lose_nothing(
-    caller: Caller, eventually: Eventually
+    caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
     perfkeep.start("flight", [CALLS], ring="64K")
@@ -94,7 +88,7 @@ def test_who_comes_too_late_is_told_how_much_it_lost_and_others_lose_nothing(
 
 
 def test_a_reader_does_not_notice_that_the_broker_restarts(
-    caller: Caller, running: Running, eventually: Eventually
+    caller: Callers, running: Running, eventually: Eventually
 ) -> None:
     one = caller(0)
     perfkeep.start("flight", [CALLS], ring="1M")
@@ -111,7 +105,7 @@ def test_a_reader_does_not_notice_that_the_broker_restarts(
     reader.follower.close()
 
 
-def test_what_was_recorded_last_is_there_though_it_has_been_claimed(caller: Caller) -> None:
+def test_what_was_recorded_last_is_there_though_it_has_been_claimed(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="64K")
     with recording.follow() as follower:
@@ -125,7 +119,7 @@ def test_what_was_recorded_last_is_there_though_it_has_been_claimed(caller: Call
 
 
 def test_who_may_only_read_is_given_copies(
-    caller: Caller, reachable: Running, as_nobody: AsNobody, eventually: Eventually
+    caller: Callers, reachable: Running, as_nobody: AsNobody, eventually: Eventually
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="64K", mode=0o604)
@@ -143,7 +137,7 @@ def test_who_may_only_read_is_given_copies(
     recording.claim()
 
 
-def test_tail_prints_the_last_ones_and_goes_on_until_it_is_over(caller: Caller) -> None:
+def test_tail_prints_the_last_ones_and_goes_on_until_it_is_over(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="64K")
     one.ask("call", 20)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,14 +28,12 @@ from perfkeep.wire import messages
 from perfkeep.wire.framing import Call, encode
 from perfkeep.wire.instance import current
 from perfkeep.wire.messages import INTERFACE
+from support.instance import Running, names
+from support.nobody import NOBODY
+from support.processes import fd_count
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, root)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-NOBODY = 65534
 
 fuse = Need("fuse", lambda: None if os.path.exists("/dev/fuse") else "there is no /dev/fuse")
 
@@ -84,14 +81,6 @@ def knock() -> socket.socket:
 _kept: list[object] = []
 
 
-def names() -> list[str]:
-    return [one.name for one in perfkeep.recordings()]
-
-
-def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
 def test_a_guest_has_so_many_connections_and_others_are_served_all_the_same(
     shared: Running, eventually: Eventually
 ) -> None:
@@ -108,13 +97,13 @@ def test_a_guest_has_so_many_connections_and_others_are_served_all_the_same(
         return served
 
     broker, _ = shared.pids()
-    before = open_files(broker)
+    before = fd_count(broker)
     guest = Guest(crowd)
     assert guest.said == MOST_CONNECTIONS
     assert names() == ["flight"]
     guest.end()
     disconnect()
-    eventually(lambda: open_files(broker) <= before)
+    eventually(lambda: fd_count(broker) <= before)
 
 
 def test_a_guest_cannot_fill_the_broker_with_fds(shared: Running, eventually: Eventually) -> None:
@@ -139,12 +128,12 @@ def test_a_guest_cannot_fill_the_broker_with_fds(shared: Running, eventually: Ev
             return [staged, sent]
 
     broker, _ = shared.pids()
-    before = open_files(broker)
+    before = fd_count(broker)
     guest = Guest(flood)
     staged, sent = guest.said
     assert staged == errno.EMFILE
     assert sent < 1000, "it was not cut off"
-    eventually(lambda: open_files(broker) < before + 20)
+    eventually(lambda: fd_count(broker) < before + 20)
     guest.end()
     assert names() == ["flight"]
 

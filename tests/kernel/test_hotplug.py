@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,16 +19,13 @@ from perfkeep.errors import BrokerError
 from perfkeep.kernel.uevents import heard, watch_cpus
 from perfkeep.testing.load import heartbeat
 from perfkeep.testing.requirements import cpu_hotplug, perf_events, requires, tracefs
+from support.caller import CALLS, Callers
+from support.instance import Running
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, tracefs, cpu_hotplug)
 
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
 Switch = Callable[[bool], None]
-
-CALLS = "syscalls:sys_enter_getpriority"
 
 
 @pytest.fixture
@@ -58,7 +54,7 @@ def test_the_kernel_tells_of_cpus_and_of_nothing_else(switch: Switch) -> None:
 
 
 def test_recording_goes_on_in_the_same_ring_when_a_cpu_comes_back(
-    running: Running, caller: Callable[..., Caller], switch: Switch, eventually: Eventually,
+    running: Running, caller: Callers, switch: Switch, eventually: Eventually,
     tracefs_mounted: Path,
 ) -> None:  # fmt: skip
     recording = perfkeep.start("flight", [CALLS, "cpu-clock/freq=99/"], ring="256K")
@@ -103,7 +99,7 @@ def has_gaps(recording: perfkeep.Recording, count: int) -> bool:
 
 
 def test_it_goes_on_through_many_rounds_and_through_deaths_of_the_daemons(
-    running: Running, caller: Callable[..., Caller], switch: Switch, eventually: Eventually,
+    running: Running, caller: Callers, switch: Switch, eventually: Eventually,
     tracefs_mounted: Path,
 ) -> None:  # fmt: skip
     recording = perfkeep.start("flight", [CALLS], ring="256K")
@@ -127,7 +123,7 @@ def test_it_goes_on_through_many_rounds_and_through_deaths_of_the_daemons(
 
 
 def test_a_cpu_that_was_offline_at_the_start_joins_when_it_comes(
-    running: Running, caller: Callable[..., Caller], switch: Switch, eventually: Eventually,
+    running: Running, caller: Callers, switch: Switch, eventually: Eventually,
     tracefs_mounted: Path,
 ) -> None:  # fmt: skip
     switch(False)
@@ -144,7 +140,7 @@ def test_a_cpu_that_was_offline_at_the_start_joins_when_it_comes(
 
 
 def test_snapshots_that_run_meanwhile_are_whole(
-    running: Running, caller: Callable[..., Caller], switch: Switch, eventually: Eventually,
+    running: Running, caller: Callers, switch: Switch, eventually: Eventually,
     tracefs_mounted: Path,
 ) -> None:  # fmt: skip
     recording = perfkeep.start("flight", [CALLS], ring="1M")

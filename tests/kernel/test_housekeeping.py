@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,16 @@ import pytest
 
 import perfkeep
 from perfkeep.cli.main import main
-from perfkeep.client.connection import call, disconnect
+from perfkeep.client.connection import disconnect
 from perfkeep.testing.requirements import perf_events, requires, root
-from perfkeep.wire import messages
+from support.instance import Running, names, status
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-NOBODY = 65534
-
-
-def names() -> list[str]:
-    return [one.name for one in perfkeep.recordings()]
 
 
 def start(name: str, **options: Any) -> perfkeep.Recording:
     return perfkeep.start(name, ["cpu-clock"], cpus=[0], ring="64K", **options)
-
-
-def status() -> messages.Status:
-    found, _ = call("GetStatus", messages.Nothing())
-    assert isinstance(found, messages.Status)
-    return found
 
 
 def test_a_recording_ends_when_its_time_is_over_and_others_go_on(

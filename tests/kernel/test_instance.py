@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,18 +19,16 @@ import pytest
 
 import perfkeep
 from perfkeep.client import connection
-from perfkeep.client.connection import Connection, call
+from perfkeep.client.connection import Connection
 from perfkeep.errors import PerfkeepError, Unreachable
 from perfkeep.testing.requirements import perf_events, requires
 from perfkeep.wire import messages
 from perfkeep.wire.instance import Instance, current
 from perfkeep.wire.messages import Nothing
+from support.instance import Running, names, status
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Eventually = Callable[[Callable[[], object]], None]
 
 START = "import perfkeep; perfkeep.start({name!r}, ['cpu-clock'], cpus=[0], ring='64K')"
 SIGNALS = [signal.SIGTERM, signal.SIGKILL]
@@ -39,16 +36,6 @@ SIGNALS = [signal.SIGTERM, signal.SIGKILL]
 
 def first_command(name: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", START.format(name=name)], **options)
-
-
-def names() -> list[str]:
-    return [recording.name for recording in perfkeep.recordings()]
-
-
-def status() -> messages.Status:
-    found, _ = call("GetStatus", Nothing())
-    assert isinstance(found, messages.Status)
-    return found
 
 
 def is_there(pid: int) -> bool:

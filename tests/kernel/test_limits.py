@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,15 +15,12 @@ import perfkeep
 from perfkeep.client.connection import disconnect
 from perfkeep.errors import PerfkeepError
 from perfkeep.testing.requirements import Need, perf_events, requires, root, tracefs
+from support.caller import CALLS, Callers
+from support.instance import Running
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, tracefs, root)
 
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-CALLS = "syscalls:sys_enter_getpriority"
 MEMORY = Path("/sys/fs/cgroup/memory")
 
 memory_cgroup = Need(
@@ -48,7 +44,7 @@ def files_limit(pid: int, more: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["broker", "keeper"])
 def test_a_daemon_without_a_free_fd_refuses_the_new_and_keeps_the_old(
-    running: Running, caller: Callable[..., Caller], tracefs_mounted: Path, victim: int
+    running: Running, caller: Callers, tracefs_mounted: Path, victim: int
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="256K")
@@ -70,7 +66,7 @@ def test_a_daemon_without_a_free_fd_refuses_the_new_and_keeps_the_old(
 @requires(memory_cgroup)
 def test_a_daemon_whose_cgroup_has_no_memory_left_loses_nothing(
     running: Running,
-    caller: Callable[..., Caller],
+    caller: Callers,
     tracefs_mounted: Path,
     eventually: Eventually,
 ) -> None:

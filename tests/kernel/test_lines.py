@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from support.commands import ours
 
 pytest.importorskip("symbolic", reason="without the extra `lines` nobody reads DWARF")
 
@@ -43,11 +44,6 @@ def recorded(
     command = ["perf", "record", "-q", "-g", "-e", "cpu-clock:u", "-o", str(path)]
     subprocess.run([*command, program], capture_output=True, check=True)
     return path
-
-
-def ours(*words: str) -> str:
-    command = [sys.executable, "-m", "perfkeep", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_function_that_was_compiled_into_another_is_seen(recorded: Path, tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -22,16 +20,11 @@ from perfkeep.wire import framing, messages
 from perfkeep.wire.framing import FAILED, Call, Reply, encode
 from perfkeep.wire.instance import current
 from perfkeep.wire.messages import INTERFACE
+from support.instance import Running, names
+from support.processes import fd_count
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-
-def names() -> list[str]:
-    return [recording.name for recording in perfkeep.recordings()]
 
 
 def knock(where: Path) -> socket.socket:
@@ -108,34 +101,30 @@ def test_a_client_that_never_reads_holds_up_nobody(
         assert names() == ["flight"]
 
 
-def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
 def test_fds_of_a_client_that_vanishes_are_closed(
     running: Running, flight: perfkeep.Recording, eventually: Eventually
 ) -> None:
     broker, _ = running.pids()
-    before = open_files(broker)
+    before = fd_count(broker)
     fds = [OwnedFd(os.memfd_create("staged")) for _ in range(300)]
     with Connection(current()) as client:
         client.stage(fds)
-        assert open_files(broker) == before + 301
+        assert fd_count(broker) == before + 301
     for fd in fds:
         fd.close()
-    eventually(lambda: open_files(broker) == before)
+    eventually(lambda: fd_count(broker) == before)
 
 
 def test_fds_that_no_message_speaks_of_are_closed_with_the_connection(
     running: Running, flight: perfkeep.Recording, eventually: Eventually
 ) -> None:
     broker, _ = running.pids()
-    before = open_files(broker)
+    before = fd_count(broker)
     with knock(running.socket) as sock, open("/dev/null") as file:
         socket.send_fds(sock, [encode(Call(f"{INTERFACE}.List"))], [file.fileno()] * 5)
         assert sock.recv(65536)
-        assert open_files(broker) == before + 6
-    eventually(lambda: open_files(broker) == before)
+        assert fd_count(broker) == before + 6
+    eventually(lambda: fd_count(broker) == before)
 
 
 @pytest.mark.parametrize("what", ["its own socket", "a socket", "a pipe"])
@@ -143,7 +132,7 @@ def test_an_fd_that_could_hold_its_own_connection_open_is_refused(
     running: Running, flight: perfkeep.Recording, eventually: Eventually, what: str
 ) -> None:
     broker, _ = running.pids()
-    before = open_files(broker)
+    before = fd_count(broker)
     with knock(running.socket) as sock, socket.socket() as other:
         read_end, write_end = os.pipe()
         sent = {"its own socket": sock.fileno(), "a socket": other.fileno(), "a pipe": read_end}
@@ -154,7 +143,7 @@ def test_an_fd_that_could_hold_its_own_connection_open_is_refused(
     failed = msgspec.json.decode(reply.parameters, type=framing.Failed)
     assert (failed.errno, reply.error) == (errno.EINVAL, FAILED)
     assert "no perf event" in failed.message
-    eventually(lambda: open_files(broker) <= before)
+    eventually(lambda: fd_count(broker) <= before)
     assert names() == ["flight"]
 
 

@@ -40,6 +40,7 @@ from perfkeep.records import summary
 from perfkeep.records.sample import Layout
 from perfkeep.testing import requirements as needs
 from perfkeep.testing.load import heartbeat
+from support.commands import perf
 
 pytestmark = needs.requires(needs.perf_events, needs.tracefs, needs.perf_tool, needs.root)
 
@@ -151,15 +152,6 @@ def load() -> Iterator[None]:
         for cpu in cpus.online():
             stack.enter_context(heartbeat(cpu))
         yield
-
-
-def perf(*words: str) -> str:
-    """What a perf command prints; it has to end well and to complain about nothing."""
-    done = subprocess.run(
-        ["perf", *words], capture_output=True, text=True, errors="replace", check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -21,18 +20,16 @@ import perfkeep
 from perfkeep.errors import BrokerError, KernelRefused, SpecError, UsageError
 from perfkeep.kernel import cpus
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
+from support.caller import CALLS, Callers
+from support.instance import names
+from support.nobody import AsNobody
+from support.waiting import Eventually
 
 pytestmark = [
     requires(perf_events, tracefs, root),
     pytest.mark.usefixtures("running", "tracefs_mounted"),
 ]
 
-# Of tests/kernel/conftest.py, which cannot be imported.
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
-AsNobody = Callable[[Callable[[], object]], Any]
-
-CALLS = "syscalls:sys_enter_getpriority"
 RETURNS = "syscalls:sys_exit_getpriority"
 LAST = max(cpus.online())
 TWO_CPUS = pytest.mark.skipif(len(cpus.online()) < 2, reason="one CPU is online, two are needed")
@@ -47,14 +44,10 @@ def state(recording: perfkeep.Recording) -> str:
     return recording.info.state
 
 
-def names() -> list[str]:
-    return [recording.name for recording in perfkeep.recordings()]
-
-
 # --- what is recorded -------------------------------------------------------------------------
 
 
-def test_the_whole_machine_is_recorded_on_every_cpu(caller: Caller) -> None:
+def test_the_whole_machine_is_recorded_on_every_cpu(caller: Callers) -> None:
     recording = perfkeep.start("all", [CALLS], ring="64K")
     first, last = caller(0), caller(LAST)
     for one in (first, last):
@@ -70,7 +63,7 @@ def test_the_whole_machine_is_recorded_on_every_cpu(caller: Caller) -> None:
 
 
 @TWO_CPUS
-def test_a_list_of_cpus_records_those_alone(caller: Caller) -> None:
+def test_a_list_of_cpus_records_those_alone(caller: Callers) -> None:
     recording = perfkeep.start("last", [CALLS], cpus=[LAST], ring="64K")
     here, elsewhere = caller(LAST), caller(0)
     for one in (here, elsewhere):
@@ -89,7 +82,7 @@ def test_a_cpu_that_does_not_exist_is_named_and_nothing_starts() -> None:
     assert names() == []
 
 
-def test_a_process_is_recorded_with_every_thread_and_what_it_forks(caller: Caller) -> None:
+def test_a_process_is_recorded_with_every_thread_and_what_it_forks(caller: Callers) -> None:
     one, other = caller(), caller()
     recording = perfkeep.start("pid", [CALLS], pid=one.pid, ring="64K")
     assert recording.info.target == f"pid {one.pid}"
@@ -105,7 +98,7 @@ def test_a_process_is_recorded_with_every_thread_and_what_it_forks(caller: Calle
 
 
 def test_a_recording_of_a_process_that_has_gone_is_ended_and_still_there(
-    caller: Caller, eventually: Eventually
+    caller: Callers, eventually: Eventually
 ) -> None:
     one = caller()
     recording = perfkeep.start("pid", [CALLS], pid=one.pid, ring="64K")
@@ -143,7 +136,7 @@ def cgroup() -> Iterator[Path]:
 
 
 def test_a_cgroup_is_recorded_with_who_comes_into_it(
-    caller: Caller, cgroup: Path, eventually: Eventually
+    caller: Callers, cgroup: Path, eventually: Eventually
 ) -> None:
     inside, outside = caller(), caller()
     recording = perfkeep.start("group", [CALLS], cgroup=cgroup.name, ring="64K")
@@ -165,7 +158,7 @@ def test_a_cgroup_that_is_not_there_is_named() -> None:
     assert caught.value.errno == errno.ENOENT
 
 
-def test_a_filter_keeps_the_samples_that_match(caller: Caller) -> None:
+def test_a_filter_keeps_the_samples_that_match(caller: Callers) -> None:
     one = caller()
     recording = perfkeep.start("some", [(CALLS, f"who <= {0x40000000 + 5}")], pid=one.pid)
     one.ask("call", 1000)
@@ -183,7 +176,7 @@ def test_a_filter_that_the_kernel_does_not_take_is_named_and_nothing_starts() ->
 # --- changing ---------------------------------------------------------------------------------
 
 
-def test_switched_off_nothing_is_counted_and_what_was_recorded_stays(caller: Caller) -> None:
+def test_switched_off_nothing_is_counted_and_what_was_recorded_stays(caller: Callers) -> None:
     one = caller()
     recording = perfkeep.start("switch", [CALLS], ring="64K", enable=False)
     one.ask("call", 5)
@@ -207,7 +200,7 @@ def test_an_event_switched_off_through_its_fd_is_listed_as_it_is() -> None:
         assert state(recording) == "running"
 
 
-def test_events_come_and_go_and_the_others_lose_nothing(caller: Caller) -> None:
+def test_events_come_and_go_and_the_others_lose_nothing(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("steady", ["context-switches", CALLS], ring="8M")
     with one.calling(every_us=20):
@@ -221,7 +214,7 @@ def test_events_come_and_go_and_the_others_lose_nothing(caller: Caller) -> None:
         assert one.numbers_in(snapshot) == list(range(1, last + 1))
 
 
-def test_what_joins_has_the_state_of_the_recording(caller: Caller) -> None:
+def test_what_joins_has_the_state_of_the_recording(caller: Callers) -> None:
     one = caller()
     recording = perfkeep.start("switch", ["context-switches"], ring="64K", enable=False)
     recording.add([CALLS])
@@ -233,7 +226,7 @@ def test_what_joins_has_the_state_of_the_recording(caller: Caller) -> None:
     assert count(recording) == count(recording, RETURNS) == 5
 
 
-def test_the_owner_of_the_ring_may_leave_and_the_ring_goes_on(caller: Caller) -> None:
+def test_the_owner_of_the_ring_may_leave_and_the_ring_goes_on(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("owned", ["context-switches", CALLS], ring="512K")
     one.ask("call", 10)
@@ -257,7 +250,7 @@ def test_the_owner_that_left_records_no_more(eventually: Eventually) -> None:
         assert owner.read().value == owner.read().value
 
 
-def test_an_event_that_left_and_is_still_open_writes_no_more_into_the_ring(caller: Caller) -> None:
+def test_an_event_that_left_and_is_still_open_writes_no_more_into_the_ring(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("shared", ["page-faults", CALLS], cpus=[0], ring="64K")
     with perfkeep.reopen(recording.info.events[1].id, 0) as left:
@@ -270,7 +263,7 @@ def test_an_event_that_left_and_is_still_open_writes_no_more_into_the_ring(calle
             assert one.numbers_in(snapshot) == []
 
 
-def test_a_process_is_joined_by_events_of_the_same_process(caller: Caller) -> None:
+def test_a_process_is_joined_by_events_of_the_same_process(caller: Callers) -> None:
     one, other = caller(), caller()
     recording = perfkeep.start("pid", ["context-switches"], pid=one.pid, ring="64K")
     recording.add([CALLS])

@@ -8,7 +8,6 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,23 +17,11 @@ from perfkeep.client.connection import disconnect
 from perfkeep.client.recover import look, look_at_all, recover
 from perfkeep.errors import BrokerError, DataError, PerfkeepError
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
+from support.caller import CALLS, Callers
+from support.instance import Running, kill_both
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, tracefs)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-CALLS = "syscalls:sys_enter_getpriority"
-
-
-def kill_both(running: Running) -> None:
-    pids = running.pids()
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in pids:
-            os.kill(pid, number)
-    disconnect()
 
 
 def spilled_after(recording: perfkeep.Recording, moment_ns: int) -> Callable[[], bool]:
@@ -55,7 +42,7 @@ def spilling(running: Running, tracefs_mounted: Path, tmp_path: Path) -> perfkee
 def test_the_past_is_still_there_when_both_have_died(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callable[..., Caller],
+    caller: Callers,
     eventually: Eventually,
     tmp_path: Path,
 ) -> None:
@@ -83,7 +70,7 @@ def test_the_past_is_still_there_when_both_have_died(
 def test_a_broker_that_dies_spills_on_where_it_was(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callable[..., Caller],
+    caller: Callers,
     eventually: Eventually,
     tmp_path: Path,
 ) -> None:
@@ -105,7 +92,7 @@ def test_a_broker_that_dies_spills_on_where_it_was(
 def test_the_command_writes_what_perf_reads(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callable[..., Caller],
+    caller: Callers,
     eventually: Eventually,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -132,7 +119,7 @@ def test_the_command_writes_what_perf_reads(
 def test_what_cannot_be_read_is_said_and_the_rest_recovered(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callable[..., Caller],
+    caller: Callers,
     eventually: Eventually,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

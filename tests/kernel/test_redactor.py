@@ -8,11 +8,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,13 +36,11 @@ from perfkeep.testing.load import heartbeat
 from perfkeep.testing.requirements import perf_events, requires, root
 from perfkeep.wire import messages
 from perfkeep.wire.messages import KindInSnapshot
+from support.instance import Running
+from support.nobody import AsNobody
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, root)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-AsNobody = Callable[[Callable[[], object]], Any]
-Eventually = Callable[[Callable[[], object]], None]
 
 KERNEL, MARKS = 0xFF << 56, 2**64 - 4096
 

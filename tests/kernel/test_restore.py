@@ -10,48 +10,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import perfkeep
-from perfkeep.client.connection import call, disconnect
+from perfkeep.client.connection import disconnect
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.syscalls import mount, umount
 from perfkeep.testing.load import heartbeat
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
-from perfkeep.wire import messages
+from support.caller import Callers
+from support.instance import Running, kill_both, status
+from support.nobody import NOBODY
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-NOBODY = 65534
-
-
-def kill_both(running: Running) -> None:
-    pids = running.pids()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)  # or one of them might start the other before it is its turn
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    for pid in pids:
-        fd = os.pidfd_open(pid) if os.path.exists(f"/proc/{pid}") else -1
-        if fd >= 0:
-            import select
-
-            select.select([fd], [], [], 10)
-            os.close(fd)
-    disconnect()
-
-
-def status() -> messages.Status:
-    found, _ = call("GetStatus", messages.Nothing())
-    assert isinstance(found, messages.Status)
-    return found
 
 
 @requires(tracefs)
@@ -90,7 +63,7 @@ def test_definitions_come_back_with_names_ids_owner_and_mode_and_a_gap(
     assert fresh.info.id > max(event.id for info in before.values() for event in info.events)
 
 
-def test_what_comes_back_records_again(running: Running, caller: Callable[..., Caller]) -> None:
+def test_what_comes_back_records_again(running: Running, caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", ["syscalls:sys_enter_getpriority"], ring="256K")
     one.ask("call", 50)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from perfkeep.client.connection import call
 from perfkeep.kernel import sandbox
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs, uprobes
 from perfkeep.wire import messages
+from support.instance import Running
+from support.nobody import NOBODY, AsNobody
+from support.waiting import Eventually
 
 pytestmark = [
     requires(perf_events),
@@ -31,13 +34,6 @@ pytestmark = [
         platform.machine() not in ("x86_64", "aarch64"), reason="no filter for this machine"
     ),
 ]
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-AsNobody = Callable[[Callable[[], object]], Any]
-Eventually = Callable[[Callable[[], object]], None]
-
-NOBODY = 65534
 
 
 def status(pid: int | str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pytest
 import perfkeep
 from perfkeep.records.print_format import printer
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, tracefs
+from support.instance import Running
 
 pytestmark = requires(perf_events, tracefs, perf_tool)
 
@@ -147,7 +148,7 @@ def test_all_formats_of_this_kernel_are_understood(tracefs_mounted: Path) -> Non
     assert {system for system, _ in failed} <= {"kvmmmu"}, failed
 
 
-def test_a_recording_is_printed_while_it_goes_on(running: object, tracefs_mounted: Path) -> None:
+def test_a_recording_is_printed_while_it_goes_on(running: Running, tracefs_mounted: Path) -> None:
     recording = perfkeep.start("now", ["sched:sched_switch"], ring="1M")
     subprocess.run(["sh", "-c", "ls -lR /etc > /dev/null"], check=True)
     done = subprocess.run(

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,9 @@ import perfkeep
 from perfkeep.client.connection import disconnect
 from perfkeep.testing.load import heartbeat
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Eventually = Callable[[Callable[[], object]], None]
 
 # What systemd does: the fds from 3 on, and the pid that they are for.
 _START = """

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,10 @@ from perfkeep.client.sideband import kind_for, open_sideband
 from perfkeep.kernel.cpus import online
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
 from perfkeep.wire.messages import Kind
+from support.instance import Running
+from support.waiting import Eventually
 
 pytestmark = [requires(perf_events, tracefs, root), pytest.mark.usefixtures("running")]
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Eventually = Callable[[Callable[[], object]], None]
 
 SOURCE = """
 #include <time.h>

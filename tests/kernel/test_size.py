@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import perfkeep
 from perfkeep.cli.main import main
 from perfkeep.testing.requirements import perf_events, requires, tracefs
+from support.caller import Callers
+from support.instance import Running
 
 pytestmark = requires(perf_events, tracefs)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Caller = Any
 
 
 def test_it_finds_how_much_a_cpu_records_and_ends_again(
     running: Running,
     tracefs_mounted: Path,
-    caller: Callable[..., Caller],
+    caller: Callers,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["size", "-e", "syscalls:sys_enter_getpriority", "--for", "500ms", "--json"]

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ import perfkeep
 from perfkeep import events
 from perfkeep.abi.perf_event import DATA_HEAD_OFFSET, Flag
 from perfkeep.client import snapshot as taking
-from perfkeep.client.connection import Connection, call
+from perfkeep.client.connection import Connection
 from perfkeep.client.event import PerfEvent
 from perfkeep.client.opening import kind_of
 from perfkeep.errors import BrokerError, PerfkeepError
@@ -28,17 +27,15 @@ from perfkeep.kernel.syscalls import mount, perf_event_open, umount
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
 from perfkeep.wire import messages
 from perfkeep.wire.instance import current
+from support.caller import CALLS, Callers
+from support.instance import status
+from support.waiting import Eventually
 
 pytestmark = [
     requires(perf_events, tracefs, root),
     pytest.mark.usefixtures("running", "tracefs_mounted"),
 ]
 
-# Of tests/kernel/conftest.py, which cannot be imported.
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-CALLS = "syscalls:sys_enter_getpriority"
 LAST = max(cpus.online())
 
 
@@ -60,13 +57,7 @@ def written(recording: perfkeep.Recording, cpu: int) -> int:
     return -head % (1 << 64) if info.ring.kind == "backward" else head
 
 
-def status() -> messages.Status:
-    found, _ = call("GetStatus", messages.Nothing())
-    assert isinstance(found, messages.Status)
-    return found
-
-
-def test_consecutive_snapshots_overlap_and_nothing_is_missing_in_all(caller: Caller) -> None:
+def test_consecutive_snapshots_overlap_and_nothing_is_missing_in_all(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="1M")
     everything: set[int] = set()
@@ -89,7 +80,7 @@ def test_consecutive_snapshots_overlap_and_nothing_is_missing_in_all(caller: Cal
 
 @pytest.mark.parametrize("ring", ["64K", "256K"])
 def test_a_ring_that_is_overwritten_at_full_speed_gives_whole_snapshots(
-    caller: Caller, ring: str, eventually: Eventually
+    caller: Callers, ring: str, eventually: Eventually
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring=ring)
@@ -104,7 +95,7 @@ def test_a_ring_that_is_overwritten_at_full_speed_gives_whole_snapshots(
                 assert covered.bytes < size
 
 
-def test_what_was_recorded_last_is_in_the_snapshot(caller: Caller) -> None:
+def test_what_was_recorded_last_is_in_the_snapshot(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
     for _ in range(20):
@@ -113,7 +104,7 @@ def test_what_was_recorded_last_is_in_the_snapshot(caller: Caller) -> None:
             assert one.numbers_in(snapshot)[-1] == last
 
 
-def test_a_ring_that_has_not_wrapped_is_there_from_the_first_sample_on(caller: Caller) -> None:
+def test_a_ring_that_has_not_wrapped_is_there_from_the_first_sample_on(caller: Callers) -> None:
     one = caller(LAST)
     recording = perfkeep.start("flight", [CALLS], ring="1M")
     one.ask("call", 1000)
@@ -123,7 +114,7 @@ def test_a_ring_that_has_not_wrapped_is_there_from_the_first_sample_on(caller: C
         assert [cpu.cpu for cpu in snapshot.coverage.cpus] == list(cpus.online())
 
 
-def test_an_empty_ring_gives_an_empty_snapshot(caller: Caller) -> None:
+def test_an_empty_ring_gives_an_empty_snapshot(caller: Callers) -> None:
     recording = perfkeep.start("flight", [CALLS], ring="64K", enable=False)
     with recording.snapshot() as snapshot:
         assert sum(cpu.records for cpu in snapshot.coverage.cpus) == 0
@@ -131,7 +122,7 @@ def test_an_empty_ring_gives_an_empty_snapshot(caller: Caller) -> None:
 
 
 def test_many_snapshots_at_the_same_time_are_each_whole(
-    caller: Caller, eventually: Eventually
+    caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="512K")
@@ -156,7 +147,7 @@ def test_many_snapshots_at_the_same_time_are_each_whole(
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_recording_that_is_claimed_during_a_snapshot_is_still_whole_in_it(
-    caller: Caller, after: int
+    caller: Callers, after: int
 ) -> None:
     first, last = caller(0), caller(LAST)
     recording = perfkeep.start("flight", [CALLS], ring="256K")
@@ -175,7 +166,7 @@ def test_a_recording_that_is_claimed_during_a_snapshot_is_still_whole_in_it(
 
 
 def test_the_rings_stay_though_the_recording_is_claimed_before_they_are_copied(
-    caller: Caller,
+    caller: Callers,
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
@@ -196,7 +187,7 @@ def test_the_rings_stay_though_the_recording_is_claimed_before_they_are_copied(
         assert caught.value.errno == errno.EINVAL
 
 
-def test_the_last_moments_alone_can_be_asked_for(caller: Caller) -> None:
+def test_the_last_moments_alone_can_be_asked_for(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="1M")
     one.ask("call", 300)
@@ -216,7 +207,7 @@ def test_the_last_moments_alone_can_be_asked_for(caller: Caller) -> None:
 
 
 def test_a_span_that_the_ring_no_longer_holds_is_not_reached(
-    caller: Caller, eventually: Eventually
+    caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
@@ -240,7 +231,7 @@ def forward() -> Iterator[PerfEvent]:
 
 @pytest.mark.parametrize("rings", [0, 1, 3])
 def test_a_ring_that_grows_forwards_is_read_as_well(
-    caller: Caller, forward: PerfEvent, eventually: Eventually, rings: int
+    caller: Callers, forward: PerfEvent, eventually: Eventually, rings: int
 ) -> None:
     forward.unclaim("forward")
     recording = perfkeep.Recording("forward")
@@ -259,7 +250,7 @@ def test_a_ring_that_grows_forwards_is_read_as_well(
 
 
 def test_a_ring_that_grows_forwards_is_whole_while_it_is_overwritten(
-    caller: Caller, forward: PerfEvent, eventually: Eventually
+    caller: Callers, forward: PerfEvent, eventually: Eventually
 ) -> None:
     forward.unclaim("forward")
     recording = perfkeep.Recording("forward")
@@ -286,7 +277,7 @@ def test_the_broker_grows_no_larger_however_many_snapshots_are_taken() -> None:
     assert fds_later <= fds
 
 
-def test_copies_that_nobody_reads_do_not_pile_up(caller: Caller, eventually: Eventually) -> None:
+def test_copies_that_nobody_reads_do_not_pile_up(caller: Callers, eventually: Eventually) -> None:
     """A client that asks and never reads is owed a few copies, not one for each request."""
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
@@ -324,7 +315,7 @@ def refusal(request: Callable[[], object]) -> tuple[int | None, str]:
 
 
 def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(
-    caller: Caller, tmp_path: Path
+    caller: Callers, tmp_path: Path
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="1M")
@@ -348,7 +339,7 @@ def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(
 
 
 def test_a_snapshot_in_memory_can_be_saved_later_and_is_the_same(
-    caller: Caller, tmp_path: Path
+    caller: Callers, tmp_path: Path
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
@@ -370,7 +361,7 @@ def test_a_snapshot_of_what_is_not_there_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_event_that_was_removed_is_still_told_by_its_name(caller: Caller) -> None:
+def test_an_event_that_was_removed_is_still_told_by_its_name(caller: Callers) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", ["context-switches", CALLS], cpus=[0], ring="512K")
     one.ask("call", 10)

@@ -18,6 +18,7 @@ from perfkeep.formats import perf_data
 from perfkeep.symbols import build_id
 from perfkeep.testing.load import heartbeat
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
+from support.commands import perf
 
 pytestmark = requires(perf_events, tracefs, perf_tool, root)
 
@@ -47,13 +48,6 @@ def data(instance: Path, tmp_path: Path) -> Iterator[Path]:
         busy.communicate()
     recording.claim()
     yield tmp_path / "seen.data"
-
-
-def perf(*arguments: str) -> str:
-    """What perf prints; it must have nothing to complain of."""
-    got = subprocess.run(["perf", *arguments], capture_output=True, text=True, timeout=120)
-    assert (got.returncode, got.stderr) == (0, ""), arguments
-    return got.stdout
 
 
 def test_perf_script_prints_names_fields_and_kernel_symbols_in_time_order(data: Path) -> None:

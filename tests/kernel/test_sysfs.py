@@ -7,9 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,11 +25,12 @@ from perfkeep.testing.requirements import (
     tracefs,
 )
 from perfkeep.wire.instance import current
+from support.instance import Running
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, tracefs)
 
 DEVICES = Path("/sys/bus/event_source/devices")
-Eventually = Callable[[Callable[[], object]], None]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_an_entry_has_owner_and_mode_of_its_recording(tree: Path) -> None:
 
 
 def test_the_tree_is_right_again_after_the_broker_was_killed(
-    tree: Path, running: Any, eventually: Eventually
+    tree: Path, running: Running, eventually: Eventually
 ) -> None:
     perfkeep.start("flight", ["cpu-clock"], ring="64K")
     (tree / "events/stale").write_text("id=0x99\n")
@@ -127,7 +127,7 @@ def test_a_tree_that_cannot_be_written_disturbs_no_recording(tree: Path) -> None
 
 
 def test_an_instance_that_ends_leaves_no_entry(
-    tree: Path, running: Any, eventually: Eventually
+    tree: Path, running: Running, eventually: Eventually
 ) -> None:
     perfkeep.start("flight", ["cpu-clock"], ring="64K")
     os.kill(running.pids()[0], signal.SIGTERM)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import Eventually
+
 pytest.importorskip("duckdb")
 
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
@@ -21,7 +23,6 @@ pytestmark = [
 ]
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
-Eventually = Callable[[Callable[[], object]], None]
 
 
 def commands() -> list[str]:

@@ -8,9 +8,7 @@ import select
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,15 +18,12 @@ from perfkeep.client.connection import call, disconnect
 from perfkeep.errors import BrokerError, PerfkeepError
 from perfkeep.testing.requirements import perf_events, requires, tracefs
 from perfkeep.wire import messages
+from support.caller import CALLS, Callers
+from support.instance import Running, status
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, tracefs)
 
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Caller = Any
-Eventually = Callable[[Callable[[], object]], None]
-
-CALLS = "syscalls:sys_enter_getpriority"
 PACKAGE = Path(perfkeep.__file__).parent
 
 
@@ -42,19 +37,13 @@ def newer(tmp_path: Path) -> Path:
     return package
 
 
-def status() -> messages.Status:
-    found, _ = call("GetStatus", messages.Nothing())
-    assert isinstance(found, messages.Status)
-    return found
-
-
 def take_over(package: Path) -> None:
     call("Upgrade", messages.Upgrade(sys.executable, str(package)))
     disconnect()
 
 
 def test_the_new_code_goes_on_with_everything(
-    running: Running, caller: Callable[..., Caller], newer: Path, eventually: Eventually
+    running: Running, caller: Callers, newer: Path, eventually: Eventually
 ) -> None:
     one = caller(0)
     recording = perfkeep.start("flight", [CALLS], ring="1M", mode=0o600, ttl="1h")
@@ -93,7 +82,7 @@ def test_the_command_line_says_from_what_to_what(
 @pytest.mark.parametrize("after_ms", [0, 20, 40, 60, 80, 100, 150])
 def test_a_crash_in_the_middle_loses_nothing(
     running: Running,
-    caller: Callable[..., Caller],
+    caller: Callers,
     newer: Path,
     victim: int,
     after_ms: int,

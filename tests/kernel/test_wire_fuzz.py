@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
@@ -19,12 +17,10 @@ from perfkeep.wire import framing
 from perfkeep.wire.framing import Reply
 from perfkeep.wire.instance import current
 from perfkeep.wire.messages import INTERFACE, METHODS
+from support.instance import Running
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events)
-
-# Of tests/kernel/conftest.py, which cannot be imported.
-Running = Any
-Eventually = Callable[[Callable[[], object]], None]
 
 #: Of these the broker ends, by design, or waits for what is not there.
 _NOT = {"Upgrade"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import perfkeep
 from perfkeep.client.adopt import adopt
 from perfkeep.testing.requirements import (
@@ -13,12 +11,10 @@ from perfkeep.testing.requirements import (
     root,
     seccomp_notification,
 )
-
-from .conftest import CPU_CLOCK, SOFTWARE, Launch
+from support.program import CPU_CLOCK, SOFTWARE, Launch
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, compiler, root, seccomp_notification)
-
-Eventually = Callable[[Callable[[], object]], None]
 
 #: Anything but what perf would ask for.
 FIELDS = ["period=3000000", "sample_type=0x10086", "read_format=4", f"flags={1 << 27}"]

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,9 @@ from perfkeep.testing.requirements import (
     root,
     seccomp_notification,
 )
-
-from .conftest import EXEC, PERFKEEP, Launch
+from support.commands import PERFKEEP
+from support.program import EXEC, Launch
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, compiler, seccomp_notification)
 
@@ -178,7 +178,7 @@ def test_perfkeep_itself_works_under_exec(instance: Path, broker: str) -> None:
 
 
 def test_the_instance_stays_while_a_program_may_need_it(
-    launch: Launch, instance: Path, eventually: Callable[[Callable[[], object]], None]
+    launch: Launch, instance: Path, eventually: Eventually
 ) -> None:
     """The broker ends only when it has no client, and the supervisor is one. Sockets of both ends
     have the name that the broker first bound to."""

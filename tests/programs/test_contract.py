@@ -20,12 +20,12 @@ from perfkeep.testing.requirements import (
     requires,
     seccomp_notification,
 )
-
-from .conftest import (
+from support.program import (
     CLAIM,
     CPU_CLOCK,
     DISABLE,
     DUMMY,
+    EXEC,
     PAUSE_OUTPUT,
     PERSISTENT,
     RESET,
@@ -352,8 +352,6 @@ def test_without_exec_the_kernel_knows_nothing_of_it(launch: Launch) -> None:
 
 
 def test_nested_execs_are_one(launch: Launch) -> None:
-    from .conftest import EXEC
-
     client = launch(under=[*EXEC, *EXEC])
     assert client.unclaimed()[1] == 1
     assert subprocess.run([*EXEC, "true"], check=False).returncode == 0

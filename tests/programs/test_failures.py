@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,8 +22,8 @@ from perfkeep.testing.requirements import (
     seccomp_notification,
     tracefs,
 )
-
-from .conftest import (
+from support.instance import Running
+from support.program import (
     CLAIM,
     CPU_CLOCK,
     EXEC,
@@ -36,10 +35,9 @@ from .conftest import (
     Launch,
     Program,
 )
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, compiler, seccomp_notification)
-
-Eventually = Callable[[Callable[[], object]], None]
 
 REFRESH, SET_FILTER, SET_BPF = 0x2402, 0x40082406, 0x40042408
 
@@ -95,7 +93,7 @@ def test_unclaim_beyond_the_limit_of_locked_memory_EPERM(launch: Launch, limited
 
 
 def test_without_a_broker_every_call_that_needs_one_gives_EIO(
-    client: Program, running: Any, eventually: Eventually
+    client: Program, running: Running, eventually: Eventually
 ) -> None:
     fd, id = client.unclaimed()
     other = client.open(SOFTWARE, CPU_CLOCK)

@@ -9,21 +9,19 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import perfkeep
 from perfkeep.client import connection
 from perfkeep.errors import BrokerError
 from perfkeep.testing.requirements import compiler, perf_events, requires, seccomp_notification
-
-from .conftest import EXEC, HERE, compile_c, supervisors
+from support.instance import Running
+from support.program import EXEC, compile_c, supervisors
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, compiler, seccomp_notification)
 
-Eventually = Callable[[Callable[[], object]], None]
-
+HERE = Path(__file__).parent
 SECONDS = int(os.environ.get("PERFKEEP_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("PERFKEEP_FUZZ_SEED") or secrets.randbits(32))
 
@@ -54,7 +52,7 @@ def claim_all() -> None:
 
 
 def test_no_program_brings_anybody_down(
-    running: Any, tmp_path: Path, eventually: Eventually
+    running: Running, tmp_path: Path, eventually: Eventually
 ) -> None:
     perfkeep.start("untouched", ["cpu-clock/freq=100/"], ring="64K").claim()
     flight = perfkeep.start("flight", ["cpu-clock/freq=100/"], ring="64K")

@@ -10,8 +10,7 @@ import pytest
 
 import perfkeep
 from perfkeep.testing.requirements import compiler, perf_events, requires, seccomp_notification
-
-from .conftest import EXEC, compile_c
+from support.program import EXEC, compile_c
 
 pytestmark = requires(perf_events, compiler, seccomp_notification)
 

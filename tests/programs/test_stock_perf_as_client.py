@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +25,11 @@ from perfkeep.testing.requirements import (
     tracefs,
     uprobes,
 )
-
-from .conftest import EXEC, PERFKEEP, SOFTWARE, Launch
+from support.commands import PERFKEEP
+from support.program import EXEC, SOFTWARE, Launch
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, tracefs, perf_tool, root, seccomp_notification)
-
-Eventually = Callable[[Callable[[], object]], None]
 
 ONLINE = cpus.online()
 TWO_CPUS = pytest.mark.skipif(len(ONLINE) < 2, reason="needs two CPUs that are online")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,7 @@ from perfkeep.testing.requirements import (
     seccomp_notification,
     uprobes,
 )
-
-from .conftest import (
+from support.program import (
     CPU_CLOCK,
     DISABLE,
     DUMMY,
@@ -41,10 +39,9 @@ from .conftest import (
     Program,
     supervisors,
 )
+from support.waiting import Eventually
 
 pytestmark = requires(perf_events, compiler, seccomp_notification)
-
-Eventually = Callable[[Callable[[], object]], None]
 
 #: (type, config, cpu, pid, fields): good and bad, of CPUs, of tasks, of neither.
 OPENS = [

@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,10 @@ import pytest
 from perfkeep.abi.seccomp import AuditArch, Capability, Prctl
 from perfkeep.kernel import sandbox
 from perfkeep.testing.requirements import requires, root
+from support.nobody import NOBODY
+from support.sandbox import Inside
 
 HERE = {"x86_64": AuditArch.X86_64, "aarch64": AuditArch.AARCH64}.get(platform.machine())
-NOBODY = 65534
-
-#: Of conftest.py, which cannot be imported.
-Inside = Callable[..., Any]
 
 # <linux/prctl.h>, <linux/capability.h>: what only a test needs.
 PR_SET_KEEPCAPS, PR_CAP_AMBIENT_RAISE, CAP_NET_RAW = 8, 2, 13

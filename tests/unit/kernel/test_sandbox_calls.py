@@ -36,12 +36,10 @@ from perfkeep.kernel.inotify import watch_deletions
 from perfkeep.kernel.syscalls import perf_event_open
 from perfkeep.kernel.uevents import watch_cpus
 from perfkeep.testing.requirements import compiler, i386, requires
+from support.nobody import NOBODY
+from support.sandbox import Inside
 
 HERE = {"x86_64": AuditArch.X86_64, "aarch64": AuditArch.AARCH64}.get(platform.machine())
-NOBODY = 65534
-
-#: Of conftest.py, which cannot be imported.
-Inside = Callable[..., Any]
 
 known_machine = pytest.mark.skipif(HERE is None, reason="no filter for this machine")
 

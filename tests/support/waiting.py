@@ -1,0 +1,21 @@
+"""Polling with a deadline."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+#: The `eventually` fixture.
+Eventually = Callable[[Callable[[], object]], None]
+
+#: Long enough for a machine whose CPUs are busy with other things.
+DEADLINE_S = 15.0
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    """Poll until the condition holds, or fail the test at the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"it did not come true within {DEADLINE_S:.0f} s"
+        select.select([], [], [], 0.005)
