@@ -31,7 +31,7 @@ from perfkeep.broker.rings import MappedRing
 from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
 from perfkeep.broker.views import Views
-from perfkeep.client.opening import Opened, open_events, target, wanted
+from perfkeep.client.opening import Opened, open_events, scope, wanted
 from perfkeep.keeper.service import Keeping, serve
 from perfkeep.keeper.shelf import Shelf
 from perfkeep.kernel import cpus, perf_fd
@@ -207,7 +207,7 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
 @pytest.fixture
 def opened() -> Iterator[Opened]:
     """Three kinds of event on every CPU, as a client holds them."""
-    opened = open_events(wanted(EVENTS), target())
+    opened = open_events(wanted(EVENTS), scope())
     yield opened
     opened.close()
 
@@ -215,13 +215,13 @@ def opened() -> Iterator[Opened]:
 @pytest.fixture
 def one() -> Iterator[Opened]:
     """One event on one CPU, as for unclaim."""
-    opened = open_events(wanted(EVENTS[:1]), target([0]))
+    opened = open_events(wanted(EVENTS[:1]), scope([0]))
     yield opened
     opened.close()
 
 
 def start(trial: Trial, name: str | None, opened: Opened) -> messages.Started:
-    request = messages.Start(name, RING, opened.kinds, opened.slots, "all tasks", True)
+    request = messages.Start(name, RING, opened.kinds, opened.slots, messages.Target(), True)
     return trial.recordings.start(ME, request, [fd.dup() for fd in opened.fds])
 
 
@@ -320,7 +320,7 @@ def test_a_broker_that_dies_at_any_step_leaves_all_of_a_request_or_nothing(
         trial.steps.fail_at(step)
         # Nothing can be taken back: that is how a kill looks to the keeper.
         trial.link.dead = True
-        opened = open_events(wanted(EVENTS), target())
+        opened = open_events(wanted(EVENTS), scope())
         failed = not trial.survives(partial(request, trial, "flight", opened))
         opened.close()
         trial.steps.fail_at(0)

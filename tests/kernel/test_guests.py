@@ -155,14 +155,14 @@ def test_a_guest_may_send_no_message_that_fills_memory(shared: Running) -> None:
 
 def test_a_lie_about_an_event_hurts_only_who_told_it(shared: Running) -> None:
     """attr says how to read counts, and only the liar's own counts are wrong."""
-    from perfkeep.client.opening import open_events, target, wanted
+    from perfkeep.client.opening import open_events, scope, wanted
 
-    opened = open_events(wanted(["cpu-clock"]), target([0]))
+    opened = open_events(wanted(["cpu-clock"]), scope([0]))
     attr = bytearray(opened.kinds[0].attr)
     attr[32:40] = struct.pack("=Q", 0x1F)  # read_format: everything, and in groups
     lie = messages.Kind("lie", "lie", bytes(attr))
     ring = messages.Ring("backward", 4096)
-    request = messages.Start("lie", ring, [lie], opened.slots, "all tasks", True)
+    request = messages.Start("lie", ring, [lie], opened.slots, messages.Target(), True)
     from perfkeep.client.connection import call
 
     call("Start", request, opened.fds)

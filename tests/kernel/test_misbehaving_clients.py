@@ -162,7 +162,12 @@ def test_what_is_no_perf_event_cannot_be_staged_into_a_recording(
 ) -> None:
     kind = messages.Kind("x", "x", bytes(64))
     start = messages.Start(
-        "bad", messages.Ring("backward", 65536), [kind], [messages.Slot(0, 0)], "all tasks", True
+        "bad",
+        messages.Ring("backward", 65536),
+        [kind],
+        [messages.Slot(0, 0)],
+        messages.Target(),
+        True,
     )
     with Connection(current()) as client:
         with OwnedFd(os.memfd_create("no event")) as fd:

@@ -27,7 +27,7 @@ from perfkeep.client.look import look
 from perfkeep.client.sideband import kind_for, open_sideband
 from perfkeep.kernel.cpus import online
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
-from perfkeep.wire.messages import Kind
+from perfkeep.wire.messages import Kind, Target
 from support.instance import Running
 from support.waiting import Eventually
 
@@ -217,7 +217,7 @@ def test_who_is_born_on_one_cpu_and_ends_on_another_is_not_taken_for_alive() -> 
     attr = Attr(sample_type=Sample.TID | Sample.TIME, flags=Flag.SAMPLE_ID_ALL)
     kind = kind_for([Kind("any", "any", attr.pack())])
     assert kind is not None
-    kind, on, fds = open_sideband(kind, "all", [first, second])
+    kind, on, fds = open_sideband(kind, Target(), [first, second])
     one = Sideband(b"told/", kind)
     one.add(keeper, on, fds)
     born, pids = os.sched_getaffinity(0), []

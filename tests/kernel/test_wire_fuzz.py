@@ -46,7 +46,7 @@ def requests(draw: st.DrawFn) -> tuple[bytes, int]:
     for field in fields:
         right = {"name": "flight", "id": 1, "cpu": 0, "events": [1], "index": 0, "kinds": [],
                  "slots": [{"kind": 0, "cpu": 0}], "access": {"mode": 0o640}, "dry_run": True,
-                 "enable": True, "target": "all tasks", "ttl_ns": 10**12,
+                 "enable": True, "target": {}, "ttl_ns": 10**12,
                  "ring": {"kind": "backward", "bytes_per_cpu": 4096}}.get(field)  # fmt: skip
         parameters[field] = draw(st.just(right) | JSON) if right is not None else draw(JSON)
     said = draw(st.just(fds) | st.integers(-5, 300))

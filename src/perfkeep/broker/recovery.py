@@ -21,7 +21,7 @@ from perfkeep.broker.rings import MappedRing
 from perfkeep.broker.sideband import Sideband
 from perfkeep.kernel import perf_fd
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.wire import messages
+from perfkeep.wire import messages, older
 from perfkeep.wire.messages import Kind
 
 
@@ -37,7 +37,7 @@ def recover(keeper: KeeperLink, registry: Registry) -> OwnedFd | None:
     uevents = items.pop(UEVENTS).fd if UEVENTS in items else None
     metas = [item for key, item in items.items() if key.count(b"/") == 1]
     for meta in metas:
-        value = msgspec.json.decode(meta.value, type=RecordingValue)
+        value = older.decode(meta.value, RecordingValue)
         recording = value.recording()
         for key in _fill(recording, value.kinds, items):
             keeper.drop(key)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.wire.messages import Counts, Gap, Kind, KindInSnapshot, Owner, Ring, Spill
+from perfkeep.wire.messages import Counts, Gap, Kind, KindInSnapshot, Owner, Ring, Spill, Target
 
 if TYPE_CHECKING:
     from perfkeep.broker.sideband import Sideband
@@ -81,7 +81,7 @@ class Recording:
     )
 
     def __init__(
-        self, id: int, name: str, owner: Owner, ring: Ring, target: str, created_ns: int
+        self, id: int, name: str, owner: Owner, ring: Ring, target: Target, created_ns: int
     ) -> None:
         self.id = id
         self.name = name
@@ -117,11 +117,6 @@ class Recording:
     def prefix(self) -> bytes:
         """What all its keys on the keeper's shelf begin with."""
         return b"%d/" % self.id
-
-    @property
-    def of_cpus(self) -> bool:
-        """Whether it records whatever runs on its CPUs, and not a process or a cgroup."""
-        return not self.target.startswith(("pid ", "cgroup "))
 
     def events(self) -> Iterator[Event]:
         for kind in self.kinds.values():

@@ -22,7 +22,7 @@ import msgspec
 
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.registry import KindOfEvent, Recording
-from perfkeep.wire.messages import Gap, Kind, Owner, Ring, Spill
+from perfkeep.wire.messages import Gap, Kind, Owner, Ring, Spill, Target
 
 IDS = b"#ids"
 UEVENTS = b"#uevents"
@@ -38,7 +38,7 @@ class RecordingValue(msgspec.Struct):
     name: str
     owner: Owner
     ring: Ring
-    target: str
+    target: Target
     created_ns: int
     mode: int
     gid: int

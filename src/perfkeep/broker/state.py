@@ -23,6 +23,7 @@ from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.broker.remembered import RecordingValue, value_of
 from perfkeep.errors import BrokerError, PerfkeepError
 from perfkeep.kernel.sysctl import boot_id
+from perfkeep.wire import older
 from perfkeep.wire.messages import Kind
 
 FORMAT = 1
@@ -73,7 +74,7 @@ def decode(data: bytes) -> tuple[str, int, Recording]:
     if zlib.crc32(found.definition) != found.crc32:
         raise Unusable(errno.EBADMSG, "it is damaged (its checksum is wrong)")
     try:
-        definition = msgspec.json.decode(found.definition, type=_Definition)
+        definition = older.decode(found.definition, _Definition)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unusable(errno.EBADMSG, f"it makes no sense ({error})") from error
     value = definition.recording

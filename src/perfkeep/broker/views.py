@@ -88,7 +88,7 @@ class Views:
             if event.cpu not in recording.offline or recording.offline == recording.cpus
         )
         read_format = Attr.unpack(kind.kind.attr).read_format
-        if not read_format & ReadFormat.TOTAL_TIME_ENABLED or not recording.of_cpus:
+        if not read_format & ReadFormat.TOTAL_TIME_ENABLED or not recording.target.every_task:
             return recording.enabled
         fd = event.fd.fileno()
         first, second = perf_fd.read(fd, read_format), perf_fd.read(fd, read_format)

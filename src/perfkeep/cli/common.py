@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from perfkeep.wire.messages import RecordingInfo
+from perfkeep.wire.messages import RecordingInfo, Target
 
 
 class EventOption(argparse.Action):
@@ -171,6 +171,7 @@ def as_json(info: RecordingInfo) -> dict[str, object]:
             "bytes_per_cpu": info.ring.bytes_per_cpu,
             "overwrites": info.ring.overwrites,
         },
+        "target": target_json(info.target),
         "events": [{"id": e.id, "event": e.event, "cpus": e.cpus} for e in info.events],
         "expires": None if info.expires_ns is None else utc(info.expires_ns),
         "offline_cpus": info.offline,
@@ -193,6 +194,16 @@ def as_json(info: RecordingInfo) -> dict[str, object]:
             "bytes": info.spill.bytes,
             "problem": info.spill.problem,
         },
+    }
+
+
+def target_json(target: Target) -> dict[str, object]:
+    """The tasks that a recording follows; docs/json.md."""
+    program = target.program
+    return {
+        "pids": target.pids,
+        "cgroup": target.cgroup,
+        "program": program and {"pid": program.pid, "command": program.command},
     }
 
 

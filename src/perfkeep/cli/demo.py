@@ -102,7 +102,7 @@ def _may_record() -> bool:
     raise_fd_limit()
     try:
         wanted = opening.wanted([text for text in _EVENTS if text != "-e"])
-        opening.open_events(wanted, opening.target()).close()
+        opening.open_events(wanted, opening.scope()).close()
     except OSError as error:
         print(f"perfkeep: {error}", file=sys.stderr)
         return False

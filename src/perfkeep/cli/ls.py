@@ -32,7 +32,7 @@ def _row(info: RecordingInfo) -> list[str]:
         user_name(info.owner.uid),
         cpus,
         format_size(info.ring.bytes_per_cpu),
-        info.target,
+        str(info.target),
         events,
     ]
 

@@ -36,14 +36,14 @@ def _spill(spill: SpillInfo) -> str:
 def run(options: argparse.Namespace) -> int:
     info = Recording(options.name).info
     if options.json:
-        print_json({**as_json(info), "target": info.target})
+        print_json(as_json(info))
         return 0
     owner = info.owner
     print(f"name     {info.name} (id {info.id}), {info.state}")
     print(f"created  {utc(info.created_ns)}, {age(info.created_ns)} ago")
     print(f"owner    {user_name(owner.uid)}, group {group_name(info.gid)}, mode {info.mode:04o}")
     print(f"by       pid {owner.pid}: {plain(owner.command)}")
-    print(f"records  {plain(info.target)}")
+    print(f"records  {plain(str(info.target))}")
     full = "" if info.ring.overwrites else ", stops when it is full"
     print(f"ring     {format_size(info.ring.bytes_per_cpu)} per CPU, {info.ring.kind}{full}")
     if info.expires_ns is not None:

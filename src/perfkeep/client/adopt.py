@@ -80,7 +80,7 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
             rings = _first_rings(found, notes)
             kinds, slots, used = _kinds_as_told(rings, told, notes)
         ring = _one_kind_of_ring(rings, notes)
-        target = f"as opened by process {pid} ({_comm(pid)})"
+        target = messages.Target(program=messages.Program(pid, _comm(pid)))
         request = messages.Start(name, ring, kinds, slots, target, None, adopted=True)
         started, _ = call("Start", request, [event.fd for event in used])
     finally:

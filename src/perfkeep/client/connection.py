@@ -14,7 +14,7 @@ import msgspec
 
 from perfkeep.errors import BrokerError, PerfkeepError, Unreachable
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.wire import instance, messages
+from perfkeep.wire import instance, messages, older
 from perfkeep.wire.framing import FAILED, Call, Failed, Reply, encode
 from perfkeep.wire.instance import Instance
 from perfkeep.wire.messages import FDS_PER_STAGE, INTERFACE, METHODS, Nothing
@@ -90,7 +90,7 @@ class Connection:
             failed = msgspec.json.decode(reply.parameters, type=Failed)
             raise BrokerError(failed.errno, failed.message, hint=failed.hint)
         try:
-            return msgspec.json.decode(reply.parameters, type=result), fds
+            return older.decode(reply.parameters, result), fds
         except msgspec.ValidationError as error:
             for fd in fds:
                 fd.close()

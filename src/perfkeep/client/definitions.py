@@ -155,7 +155,7 @@ class Definition:
         Raises:
             PerfkeepError: an event is refused for another reason than that it is not there.
         """
-        to = opening.target(self.cpus, None, self.cgroup)
+        to = opening.scope(self.cpus, cgroup=self.cgroup)
         found: list[Spec] = []
         notes: list[str] = []
         for spec in self.events:

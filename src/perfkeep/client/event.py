@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import mmap
+import threading
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -18,6 +19,7 @@ from perfkeep.wire import messages
 ANY_CPU: Final = -1
 ALL_TASKS: Final = -1
 CALLING_THREAD: Final = 0
+_EVERY_TASK: Final = messages.Target()
 
 
 class Ids(NamedTuple):
@@ -33,10 +35,18 @@ class PerfEvent:
     A reopened event is the running one itself, not a copy: whoever may reopen it controls it.
     """
 
-    def __init__(self, fd: OwnedFd, kind: messages.Kind, cpu: int, id: int | None = None) -> None:
+    def __init__(
+        self,
+        fd: OwnedFd,
+        kind: messages.Kind,
+        cpu: int,
+        id: int | None = None,
+        target: messages.Target = _EVERY_TASK,
+    ) -> None:
         self._fd = fd
         self._ring_owner: OwnedFd | None = None
         self._id = id
+        self._target = target
         self.kind = kind
         self.cpu = cpu
         self._switched: bool | None = None
@@ -117,7 +127,7 @@ class PerfEvent:
             messages.Ring("backward" if backward else "forward", UNCLAIM_RING_BYTES),
             [self.kind],
             [messages.Slot(0, self.cpu)],
-            f"CPU {self.cpu}",
+            self._target,
             self._switched,
         )
         started, _ = call("Start", request, [self._fd])
@@ -171,7 +181,9 @@ def open_event(spec: str, *, cpu: int = ANY_CPU, pid: int | None = None) -> Perf
     event = parsed[0]
     task = pid if pid is not None else (CALLING_THREAD if cpu == ANY_CPU else ALL_TASKS)
     attr = events.for_counting(event)
-    return PerfEvent(open_one(event, attr, task, cpu), kind_of(event, attr), cpu)
+    fd = open_one(event, attr, task, cpu)
+    pids = None if task == ALL_TASKS else [task or threading.get_native_id()]
+    return PerfEvent(fd, kind_of(event, attr), cpu, target=messages.Target(pids))
 
 
 def claim(fd: OwnedFd) -> None:

@@ -22,17 +22,11 @@ _NO_FLAGS = OpenFlag(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What is recorded: every task, a process and what it forks, or a cgroup; on some CPUs."""
+class Scope:
+    """The CPUs that a recording is on, and the tasks that it follows there."""
 
     cpus: tuple[int, ...]
-    pid: int | None = None
-    cgroup: str | None = None
-
-    def __str__(self) -> str:
-        if self.pid is not None:
-            return f"pid {self.pid}"
-        return f"cgroup {self.cgroup}" if self.cgroup is not None else "all tasks"
+    target: messages.Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +86,9 @@ class Opened:
             fd.close()
 
 
-def target(
+def scope(
     cpu_list: Sequence[int] | None = None, pid: int | None = None, cgroup: str | None = None
-) -> Target:
+) -> Scope:
     """Check what is to be recorded.
 
     Raises:
@@ -107,19 +101,16 @@ def target(
     if pid is not None and not os.path.exists(f"/proc/{pid}"):
         raise UsageError(f"there is no process {pid}", errno.ESRCH)
     chosen = cpus.online() if cpu_list is None else cpus.check_online(cpu_list)
-    return Target(chosen, pid, cgroup)
+    return Scope(chosen, messages.Target(None if pid is None else [pid], cgroup))
 
 
-def target_again(info: messages.RecordingInfo) -> Target:
-    """The target that a recording was started with: what joins it follows the same tasks. On CPUs
-    that are offline it joins when they come back.
+def scope_again(info: messages.RecordingInfo) -> Scope:
+    """The scope of a recording: what joins it follows the same tasks. On CPUs that are offline it
+    joins when they come back.
     """
     of_all = {cpu for event in info.events for cpu in event.cpus}
     on = tuple(sorted(of_all.intersection(cpus.online()) or of_all))
-    word, _, rest = info.target.partition(" ")
-    if word == "pid":
-        return target(on, int(rest))
-    return target(on, cgroup=rest if word == "cgroup" else None)
+    return Scope(cpus.check_online(on), info.target)
 
 
 def kind_of(event: Event, attr: Attr, filter: str | None = None) -> messages.Kind:
@@ -169,7 +160,7 @@ def _open_known(attr: Attr, pid: int, cpu: int, group: int, flags: OpenFlag) -> 
 class _Opener:
     """Opens each kind of event for each task on each CPU; knows who leads a group."""
 
-    def __init__(self, to: Target, parsed: Sequence[Event], attrs: list[Attr]) -> None:
+    def __init__(self, to: Scope, parsed: Sequence[Event], attrs: list[Attr]) -> None:
         self.to = to
         self.parsed = parsed
         self.attrs = attrs
@@ -201,12 +192,12 @@ class _Opener:
                 return self._open(index, task, cpu, leader, flags)
             if error.errno == errno.ESRCH:
                 raise
-            raise refusal.of_open(error, event.text, f"CPU {cpu} of {self.to}") from error
+            raise refusal.of_open(error, event.text, f"CPU {cpu} of {self.to.target}") from error
 
     def _leave_kernel_out(self, index: int) -> bool:
         """As `perf` does: who may not look into the kernel gets user space."""
         attr = self.attrs[index]
-        if self.fds or self.to.pid is None or attr.flags & Flag.EXCLUDE_KERNEL:
+        if self.fds or self.to.target.pids is None or attr.flags & Flag.EXCLUDE_KERNEL:
             return False
         self.attrs[index] = attr.with_flags(Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV)
         self.notes.append(
@@ -237,23 +228,22 @@ def threads(pid: int, seen: set[int]) -> Iterator[int]:
 
 
 @contextmanager
-def tasks(target: str) -> Iterator[tuple[list[int], OpenFlag]]:
+def tasks(target: messages.Target) -> Iterator[tuple[list[int], OpenFlag]]:
     """The tasks to open an event for, as perf_event_open(2) wants them named."""
-    word, _, rest = target.partition(" ")
-    if word == "cgroup":
-        with cgroup_directory(rest) as directory:
+    if target.cgroup is not None:
+        with cgroup_directory(target.cgroup) as directory:
             yield [directory.fileno()], OpenFlag.PID_CGROUP
-    elif word == "pid":
-        found = list(threads(int(rest), set()))
+    elif target.pids is not None:
+        found = [thread for pid in target.pids for thread in threads(pid, set())]
         if not found:
-            raise UsageError(f"process {rest} has ended")
+            raise UsageError(f"{target} has ended", errno.ESRCH)
         yield found, OpenFlag(0)
     else:
         yield [-1], OpenFlag(0)
 
 
 def open_events(
-    chosen: Sequence[Wanted], to: Target, call_chains: bool = False, others: int = 0
+    chosen: Sequence[Wanted], to: Scope, call_chains: bool = False, others: int = 0
 ) -> Opened:
     """Open each kind of event on each CPU of the target, disabled.
 
@@ -265,7 +255,7 @@ def open_events(
         SpecError: the filter is not one.
     """
     parsed = [one.event for one in chosen]
-    inherit = to.pid is not None
+    inherit = to.target.pids is not None
     attrs = [events.for_flight_ring(event, call_chains, inherit) for event in parsed]
     attrs = events.told_apart(attrs, others)
     opener = _Opener(to, parsed, attrs)
@@ -285,21 +275,22 @@ def open_events(
     return Opened(kinds, opener.slots, opener.fds, opener.notes)
 
 
-def _open_target(opener: _Opener, to: Target) -> None:
-    if to.cgroup is not None:
-        with cgroup_directory(to.cgroup) as directory:
+def _open_target(opener: _Opener, to: Scope) -> None:
+    target = to.target
+    if target.cgroup is not None:
+        with cgroup_directory(target.cgroup) as directory:
             opener.open_all(directory.fileno(), OpenFlag.PID_CGROUP)
-    elif to.pid is None:
+    elif target.pids is None:
         opener.open_all(-1, OpenFlag(0))
     else:
-        for thread in threads(to.pid, set()):
+        for thread in (thread for pid in target.pids for thread in threads(pid, set())):
             before = len(opener.fds)
             try:
                 opener.open_all(thread, OpenFlag(0))
             except ProcessLookupError:
                 _forget(opener, before)
         if not opener.fds:
-            raise UsageError(f"process {to.pid} has ended", errno.ESRCH)
+            raise UsageError(f"{target} has ended", errno.ESRCH)
 
 
 def _forget(opener: _Opener, keep: int) -> None:

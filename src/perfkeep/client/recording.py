@@ -95,7 +95,7 @@ class Recording:
         from perfkeep.client.snapshot import max_record
 
         info = self.info
-        to = opening.target_again(info)
+        to = opening.scope_again(info)
         others = opening.counted_in_software(one.event for one in info.events)
         opened = opening.open_events(opening.wanted(events), to, call_chains, others)
         try:
@@ -191,7 +191,7 @@ def start(
     from perfkeep.client import sideband as aside
     from perfkeep.units import parse_size
 
-    to = opening.target(None if cpus is None else tuple(cpus), pid, cgroup)
+    to = opening.scope(None if cpus is None else tuple(cpus), pid, cgroup)
     size = parse_size(ring) if isinstance(ring, str) else ring
     if size is None:
         size = limits.default_ring(len(to.cpus))
@@ -204,7 +204,7 @@ def start(
             messages.Ring("backward", size),
             opened.kinds,
             opened.slots,
-            str(to),
+            to.target,
             enable,
             access=access(owner, group, mode),
             ttl_ns=time_to_live(ttl),
@@ -214,7 +214,7 @@ def start(
     finally:
         opened.close()
     if sideband:
-        opened.notes += aside.add(started.name, opened.kinds, str(to), to.cpus)
+        opened.notes += aside.add(started.name, opened.kinds, to.target, to.cpus)
     return Recording(started.name, opened.notes)
 
 

@@ -67,7 +67,7 @@ def described(told: messages.KindInSnapshot) -> list[EventDesc]:
 
 
 def open_sideband(
-    kind: messages.Kind, target: str, cpus: Sequence[int]
+    kind: messages.Kind, target: messages.Target, cpus: Sequence[int]
 ) -> tuple[messages.Kind, list[int], list[OwnedFd]]:
     """(kind as it was opened, the CPU of each fd, the fds), enabled: nothing of this is a sample.
 
@@ -103,17 +103,18 @@ def _open(attr: Attr, task: int, cpu: int, flags: OpenFlag, settled: bool) -> tu
     raise AssertionError("the last of them raises")
 
 
-def scan(kind: messages.Kind, target: str) -> OwnedFd:
+def scan(kind: messages.Kind, target: messages.Target) -> OwnedFd:
     """A file in memory with records of what runs now."""
     trailer = 8 * word_count(Attr.unpack(kind.attr).sample_type, SAMPLE_ID_WORDS)
-    word, _, rest = target.partition(" ")
-    pids = [int(rest)] if word == "pid" else procfs.pids()
+    pids = procfs.pids() if target.pids is None else target.pids
     found = (procfs.process(pid) for pid in pids)
     data = b"".join(b"".join(process(one, trailer)) for one in found if one is not None)
     return sealed("perfkeep-scanned", data)
 
 
-def add(name: str, kinds: Sequence[messages.Kind], target: str, cpus: Sequence[int]) -> list[str]:
+def add(
+    name: str, kinds: Sequence[messages.Kind], target: messages.Target, cpus: Sequence[int]
+) -> list[str]:
     """Have a recording that has begun know of processes. Gives notes on why it cannot."""
     kind = kind_for(kinds)
     problem = "its events do not say when they were"
@@ -142,7 +143,7 @@ def _add(
     ask: Callable[[str, msgspec.Struct, list[OwnedFd]], None],
     name: str,
     kind: messages.Kind,
-    target: str,
+    target: messages.Target,
     cpus: Sequence[int],
 ) -> str:
     fds: list[OwnedFd] = []

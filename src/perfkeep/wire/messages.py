@@ -27,6 +27,7 @@ from perfkeep.wire.structs import (
     Over,
     Owner,
     ProcessStatus,
+    Program,
     RecordingInfo,
     Ring,
     RingKind,
@@ -34,6 +35,7 @@ from perfkeep.wire.structs import (
     Spill,
     SpillInfo,
     State,
+    Target,
     Text,
     Told,
     Tracepoint,
@@ -78,6 +80,7 @@ __all__ = [
     "Over",
     "Owner",
     "ProcessStatus",
+    "Program",
     "RecordingInfo",
     "Recordings",
     "Rejoin",
@@ -97,6 +100,7 @@ __all__ = [
     "Stat",
     "State",
     "Status",
+    "Target",
     "Text",
     "Told",
     "Tracepoint",
@@ -121,7 +125,6 @@ class Start(msgspec.Struct, frozen=True):
     """Make the staged fds a recording. The first slot on each CPU owns that CPU's ring.
 
     Without a name the recording is called by its id, as the series called its events.
-    `target` says in words what is recorded: "all tasks", "pid 17", "cgroup /x".
     `enable` None leaves the events enabled or not, as each is.
     `adopted`: the events have their rings already, of the size that `ring` says: the first slot
     on each CPU owns one, and the others on that CPU write into it.
@@ -132,7 +135,7 @@ class Start(msgspec.Struct, frozen=True):
     ring: Ring
     kinds: list[Kind]
     slots: list[Slot]
-    target: Text
+    target: Target
     enable: bool | None
     adopted: bool = False
     access: Access = Access()
@@ -173,7 +176,7 @@ class Missing(msgspec.Struct, frozen=True):
     """What is to be opened again for one recording, on which CPUs."""
 
     name: str
-    target: str
+    target: Target
     kinds: dict[int, Kind]
     cpus: list[int]
     ring_bytes: int

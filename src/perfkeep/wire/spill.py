@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from perfkeep.errors import DataError
+from perfkeep.wire import older
 from perfkeep.wire.sideband import MOST_LOGGED, RING_BYTES
 from perfkeep.wire.structs import KindInSnapshot, RecordingInfo
 
@@ -279,6 +280,6 @@ def _parse_half(data: bytes) -> tuple[int, Meta] | None:
     if len(text) != length or zlib.crc32(text) != crc:
         return None
     try:
-        return sequence, msgspec.json.decode(text, type=Meta)
+        return sequence, older.decode(text, Meta)
     except (msgspec.DecodeError, RecursionError):
         return None

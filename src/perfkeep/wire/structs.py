@@ -13,6 +13,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Cpu = Annotated[int, msgspec.Meta(ge=-1, lt=65536)]
+Pid = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
 Id = Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)]
 Mode = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
 RingKind = Literal["backward", "forward"]
@@ -94,6 +95,40 @@ class Over(msgspec.Struct, frozen=True):
     why: str
 
 
+class Program(msgspec.Struct, frozen=True):
+    """A process, and the name it had."""
+
+    pid: int
+    command: Text
+
+
+class Target(msgspec.Struct, frozen=True):
+    """The tasks that a recording follows. At most one member is set; with none it is every task.
+
+    `pids`: these processes with all their threads, and what they fork. `cgroup`: a path.
+    `program`: the events were opened by it and adopted, and the kernel does not say what tasks
+    they follow.
+    """
+
+    pids: Annotated[list[Pid], msgspec.Meta(min_length=1, max_length=4096)] | None = None
+    cgroup: Text | None = None
+    program: Program | None = None
+
+    @property
+    def every_task(self) -> bool:
+        """Whether its events belong to CPUs alone, as far as the kernel says."""
+        return self.pids is None and self.cgroup is None
+
+    def __str__(self) -> str:
+        if self.pids is not None:
+            return f"pid {','.join(str(pid) for pid in self.pids)}"
+        if self.cgroup is not None:
+            return f"cgroup {self.cgroup}"
+        if self.program is not None:
+            return f"as opened by process {self.program.pid} ({self.program.command})"
+        return "all tasks"
+
+
 class Owner(msgspec.Struct, frozen=True):
     """Who made a recording, by the kernel's word (SO_PEERCRED) at the time."""
 
@@ -150,7 +185,7 @@ class RecordingInfo(msgspec.Struct, frozen=True):
     mode: int
     gid: int
     ring: Ring
-    target: str
+    target: Target
     events: list[EventInfo]
     expires_ns: int | None = None
     gaps: list[Gap] = []

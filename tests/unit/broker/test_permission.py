@@ -21,7 +21,7 @@ from perfkeep.broker.permission import (
 from perfkeep.broker.policy import Policy
 from perfkeep.broker.registry import Recording, Registry
 from perfkeep.errors import BrokerError
-from perfkeep.wire.messages import Access, Owner, Ring
+from perfkeep.wire.messages import Access, Owner, Ring, Target
 from perfkeep.wire.socket import Peer
 
 UIDS = st.integers(1, 2**32 - 2)
@@ -30,7 +30,7 @@ MODES = st.integers(0, 0o777).map(lambda bits: bits & 0o666)
 
 
 def recording(uid: int, gid: int = 7, mode: int = 0o600, name: str = "flight") -> Recording:
-    made = Recording(1, name, Owner(uid, gid, 1, "x"), Ring("backward", 4096), "all tasks", 0)
+    made = Recording(1, name, Owner(uid, gid, 1, "x"), Ring("backward", 4096), Target(), 0)
     made.mode = mode
     return made
 

@@ -13,7 +13,7 @@ from perfkeep.broker import quotas
 from perfkeep.broker.policy import Policy, Quota
 from perfkeep.broker.registry import Recording, Registry
 from perfkeep.errors import BrokerError
-from perfkeep.wire.messages import Owner, Ring
+from perfkeep.wire.messages import Owner, Ring, Target
 
 LIMITS = st.none() | st.integers(0, 50)
 USER = 4242
@@ -24,7 +24,7 @@ def registry(count: int) -> Registry:
     made = Registry()
     for number in range(count):
         owner, ring = Owner(USER, USER, 1, ""), Ring("backward", 4096)
-        made.add(Recording(number + 1, f"r{number}", owner, ring, "all tasks", 0))
+        made.add(Recording(number + 1, f"r{number}", owner, ring, Target(), 0))
     return made
 
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from perfkeep.broker.registry import Event, KindOfEvent, Recording, Registry, check_name
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.wire.messages import Kind, Owner, Ring
+from perfkeep.wire.messages import Kind, Owner, Ring, Target
 
 KIND = Kind("cpu-clock", "cpu-clock", bytes(64))
 OWNER = Owner(0, 0, 1, "test")
@@ -29,7 +29,7 @@ NO_FD = cast(OwnedFd, None)
 
 
 def make_recording(id: int, name: str) -> Recording:
-    return Recording(id, name, OWNER, Ring("backward", 4096), "all tasks", 0)
+    return Recording(id, name, OWNER, Ring("backward", 4096), Target(), 0)
 
 
 class AgainstADict(RuleBasedStateMachine):

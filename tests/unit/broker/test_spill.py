@@ -21,7 +21,7 @@ from perfkeep.broker.told_file import ToldFile
 from perfkeep.errors import BrokerError, DataError
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import spill
-from perfkeep.wire.messages import KindInSnapshot, Owner, RecordingInfo, Ring
+from perfkeep.wire.messages import KindInSnapshot, Owner, RecordingInfo, Ring, Target
 from perfkeep.wire.spill import Meta
 
 SIZE = 4096 * 4
@@ -267,7 +267,16 @@ def test_more_than_there_is_room_for_is_left_out(patch: pytest.MonkeyPatch) -> N
 
 def info() -> RecordingInfo:
     return RecordingInfo(
-        "flight", 1, "running", 0, Owner(0, 0, 1, "x"), 0o600, 0, Ring("backward", SIZE), "all", []
+        "flight",
+        1,
+        "running",
+        0,
+        Owner(0, 0, 1, "x"),
+        0o600,
+        0,
+        Ring("backward", SIZE),
+        Target(),
+        [],
     )
 
 

@@ -13,11 +13,11 @@ from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.broker.remembered import value_of
 from perfkeep.broker.state import State, Unusable, decode, encode
 from perfkeep.kernel.sysctl import boot_id
-from perfkeep.wire.messages import Gap, Kind, Owner, Ring
+from perfkeep.wire.messages import Gap, Kind, Owner, Ring, Target
 
 
 def make(id: int = 3, name: str = "flight") -> Recording:
-    made = Recording(id, name, Owner(5, 6, 7, "cmd"), Ring("backward", 65536), "all tasks", 99)
+    made = Recording(id, name, Owner(5, 6, 7, "cmd"), Ring("backward", 65536), Target(), 99)
     made.kinds = {
         number: KindOfEvent(number, Kind("cpu-clock", "cpu-clock", bytes(136), None, "x > 1"))
         for number in (id, id + 1)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from perfkeep.broker.registry import KindOfEvent, Recording
 from perfkeep.broker.sysfs import entries, entry_name
-from perfkeep.wire.messages import Kind, Owner, Ring
+from perfkeep.wire.messages import Kind, Owner, Ring, Target
 
 
 def recording(name: str, *kinds: str) -> Recording:
-    made = Recording(1, name, Owner(0, 0, 1, ""), Ring("backward", 4096), "all tasks", 0)
+    made = Recording(1, name, Owner(0, 0, 1, ""), Ring("backward", 4096), Target(), 0)
     for id, kind in enumerate(kinds, 1):
         made.kinds[id] = KindOfEvent(id, Kind(kind, kind, bytes(64)))
     return made

@@ -133,9 +133,9 @@ def run_ls(setup: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         "import os, sys\n"
         "from perfkeep.cli.main import main\n"
         "from perfkeep.client import recording\n"
-        "from perfkeep.wire.messages import EventInfo, Owner, RecordingInfo, Ring\n"
+        "from perfkeep.wire.messages import EventInfo, Owner, RecordingInfo, Ring, Target\n"
         "info = RecordingInfo('n', 1, 'running', 0, Owner(0, 0, 1, 'c'), 0o600, 0,\n"
-        "    Ring('backward', 4096), 'all tasks', [EventInfo(1, 'cpu-clock', [0])])\n"
+        "    Ring('backward', 4096), Target(), [EventInfo(1, 'cpu-clock', [0])])\n"
         "recording.infos = lambda: [info] * 9999\n"
     )
     return subprocess.run([sys.executable, "-c", code + setup], stderr=subprocess.PIPE, **options)

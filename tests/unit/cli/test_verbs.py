@@ -17,10 +17,19 @@ from perfkeep.cli.main import main
 from perfkeep.cli.stat import _row
 from perfkeep.errors import BrokerError
 from perfkeep.formats.perf_data import CpuCoverage
-from perfkeep.wire.messages import Counts, EventCounts, EventInfo, Gap, Owner, RecordingInfo, Ring
+from perfkeep.wire.messages import (
+    Counts,
+    EventCounts,
+    EventInfo,
+    Gap,
+    Owner,
+    RecordingInfo,
+    Ring,
+    Target,
+)
 
 INFO = RecordingInfo(
-    "n", 3, "running", 0, Owner(0, 0, 17, "c"), 0o600, 0, Ring("backward", 4096), "all tasks",
+    "n", 3, "running", 0, Owner(0, 0, 17, "c"), 0o600, 0, Ring("backward", 4096), Target(),
     [EventInfo(3, "cpu-clock", [0, 1])],
 )  # fmt: skip
 

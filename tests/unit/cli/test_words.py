@@ -14,7 +14,7 @@ from perfkeep.cli.common import age, as_json, group_name, user_name, utc
 from perfkeep.cli.table import bold, render
 from perfkeep.cli.times import parse_moment
 from perfkeep.errors import UsageError
-from perfkeep.wire.messages import EventInfo, Owner, RecordingInfo, Ring
+from perfkeep.wire.messages import EventInfo, Owner, RecordingInfo, Ring, Target
 
 CELLS = st.lists(st.text("abc ,.19", max_size=9), min_size=3, max_size=3)
 
@@ -111,7 +111,7 @@ def test_a_recording_has_just_the_documented_members() -> None:
         mode=0o600,
         gid=0,
         ring=Ring("backward", 4096),
-        target="all tasks",
+        target=Target(pids=[17]),
         events=[EventInfo(3, "cpu-clock", [0, 1])],
     )
     assert as_json(info) == {
@@ -123,6 +123,7 @@ def test_a_recording_has_just_the_documented_members() -> None:
         "mode": "0600",
         "group": "root",
         "ring": {"kind": "backward", "bytes_per_cpu": 4096, "overwrites": True},
+        "target": {"pids": [17], "cgroup": None, "program": None},
         "events": [{"id": 3, "event": "cpu-clock", "cpus": [0, 1]}],
         "expires": None,
         "offline_cpus": [],

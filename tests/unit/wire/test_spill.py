@@ -23,7 +23,7 @@ from perfkeep.wire.spill import (
     pieces,
     ring_state,
 )
-from perfkeep.wire.structs import Owner, RecordingInfo, Ring
+from perfkeep.wire.structs import Owner, RecordingInfo, Ring, Target
 
 BOOT = "12345678-1234-1234-1234-123456789012"
 U64 = st.integers(0, 2**64 - 1)
@@ -113,7 +113,7 @@ def test_pieces_are_the_bytes_of_the_stream_in_order(
 
 def meta(name: str) -> Meta:
     info = RecordingInfo(
-        name, 1, "running", 0, Owner(0, 0, 1, ""), 0, 0, Ring("backward", 4096), "all", []
+        name, 1, "running", 0, Owner(0, 0, 1, ""), 0, 0, Ring("backward", 4096), Target(), []
     )
     return Meta(1, BOOT, info, [])
 
