@@ -43,6 +43,11 @@ class Hardware(enum.IntEnum):
     REF_CPU_CYCLES = 9
 
 
+#: PERF_HW_EVENT_MASK: the upper half of the config of a HARDWARE or HW_CACHE event is the type of
+#: the PMU that counts it, on machines whose CPUs are of several kinds.
+PERF_HW_EVENT_MASK = 0xFFFFFFFF
+
+
 class Software(enum.IntEnum):
     """enum perf_sw_ids"""
 
@@ -238,7 +243,7 @@ ATTR_SIZE = 136
 assert _LAYOUT.size == ATTR_SIZE
 #: The first published size; whatever is smaller is not an attr.
 ATTR_SIZE_VER0 = 64
-_NOT_COUNTED = (Software.CPU_CLOCK, Software.TASK_CLOCK, Software.DUMMY, Software.BPF_OUTPUT)
+_CLOCKS = ((Type.SOFTWARE, Software.CPU_CLOCK), (Type.SOFTWARE, Software.TASK_CLOCK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,16 +307,35 @@ class Attr:
         )  # fmt: skip
 
     @property
+    def generic(self) -> tuple[int, int]:
+        """Type and config, whichever PMU of a hybrid machine counts the event."""
+        if self.type in (Type.HARDWARE, Type.HW_CACHE):
+            return self.type, self.config & PERF_HW_EVENT_MASK
+        return self.type, self.config
+
+    @property
+    def is_clock(self) -> bool:
+        """Whether it is cpu-clock or task-clock, which count nanoseconds."""
+        return self.generic in _CLOCKS
+
+    @property
+    def shows_cpu_time(self) -> bool:
+        """Whether its samples show where CPUs spent their time: a clock, or CPU cycles."""
+        return self.is_clock or self.generic == (Type.HARDWARE, Hardware.CPU_CYCLES)
+
+    @property
     def counted_in_software(self) -> bool:
-        """Whether it counts what the kernel itself tells of, page faults for example; the clocks, which
-        are timers, and events that count nothing do not.
+        """Whether it counts what the kernel itself reports, page faults for example; the clocks, which
+        are timers, and events that count nothing are not.
         """
-        return self.type == Type.SOFTWARE and self.config not in _NOT_COUNTED
+        return self.type == Type.SOFTWARE and not (
+            self.is_clock or self.config in (Software.DUMMY, Software.BPF_OUTPUT)
+        )
 
     @property
     def dummy(self) -> bool:
-        """Whether it is there only for records of processes, and has no samples."""
-        return self.type == Type.SOFTWARE and self.config == Software.DUMMY
+        """Whether it is there only for task records, and has no samples."""
+        return self.generic == (Type.SOFTWARE, Software.DUMMY)
 
     def with_flags(self, on: Flag = Flag(0), off: Flag = Flag(0)) -> Attr:
         """A copy with some bits set and others cleared."""

@@ -54,6 +54,7 @@ def sampled(data: Data, name: str) -> Sampled:
         list(stacks),
         rows,
         data.wall_offset_ns,
+        table.kind.attr,
     )
 
 

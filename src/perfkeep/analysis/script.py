@@ -34,7 +34,10 @@ _TRACEPOINT = frozenset(("comm", "tid", "cpu", "time", "event", "trace"))
 _OTHER = frozenset(("comm", "tid", "cpu", "time", "event", "period")) | _USUAL_PLACES
 #: Of what a field is, where it is not called the same.
 _COLUMNS = {"sym": "ip", "dso": "ip", "symoff": "ip", "srcline": "ip", "event": None, "trace": None}
-_FAULTS = (Software.PAGE_FAULTS, Software.PAGE_FAULTS_MIN, Software.PAGE_FAULTS_MAJ)
+_FAULTS = {
+    (Type.SOFTWARE, config)
+    for config in (Software.PAGE_FAULTS, Software.PAGE_FAULTS_MIN, Software.PAGE_FAULTS_MAJ)
+}
 #: So many frames are remembered as text.
 _REMEMBERED = 1 << 18
 
@@ -188,7 +191,7 @@ class _Lines:
     def _addresses(self, rows: Rows) -> list[str]:
         found = values(_column(rows, "addr"))
         attr = self.kind.attr
-        fault = attr.type == Type.SOFTWARE and attr.config in _FAULTS
+        fault = attr.generic in _FAULTS
         if not fault or not self.fields & {"sym", "dso"} or "pid" not in self.has:
             return [f"{one:16x}" for one in found]
         symbolizer = self.data.symbolizer

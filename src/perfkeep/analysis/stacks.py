@@ -192,7 +192,7 @@ def default_event(data: Data) -> str:
     able = [
         (
             "callchain" in table.names,
-            table.kind.name.split("/")[0] in ("cpu-clock", "task-clock", "cycles", "cpu-cycles"),
+            table.kind.attr.shows_cpu_time,
             len(table),
             name,
         )

@@ -21,7 +21,7 @@ from typing import cast
 
 from perfkeep import events, records
 from perfkeep.abi.perf_data import HEADER, MAGIC
-from perfkeep.abi.perf_event import Attr, ClockId, Flag, ReadFormat, Sample, Software, Type
+from perfkeep.abi.perf_event import Attr, ClockId, Flag, ReadFormat, Sample
 from perfkeep.client import sideband, taken
 from perfkeep.client.connection import call
 from perfkeep.client.opening import Wanted, kind_of, wanted
@@ -350,8 +350,8 @@ def _sample_type(one: Wanted, ids: set[int], layouts: deduce.Found | None, kinds
     else:
         common = _ID_FIELDS & ~(Sample.ID | (Sample.IDENTIFIER if kinds == 1 else Sample(0)))
     raw = Sample.RAW if one.event.tracepoint else Sample(0)
-    side_band = one.event.attr.config == Software.DUMMY and one.event.attr.type == Type.SOFTWARE
-    return common & _ID_FIELDS | Sample.IP | raw | (Sample(0) if side_band else Sample.PERIOD)
+    period = Sample(0) if one.event.attr.dummy else Sample.PERIOD
+    return common & _ID_FIELDS | Sample.IP | raw | period
 
 
 def _attr(one: Wanted, ring: RingUsers, place: int, sample_type: Sample) -> Attr:
@@ -369,7 +369,7 @@ def _attr(one: Wanted, ring: RingUsers, place: int, sample_type: Sample) -> Attr
         attr = attr.with_flags(Flag.WRITE_BACKWARD)
     if side.clock is not None:
         attr = attr.with_flags(Flag.USE_CLOCKID)
-    if attr.type == Type.SOFTWARE and attr.config == Software.DUMMY:
+    if attr.dummy:
         attr = attr.with_flags(_SIDE_BAND)
     return attr
 

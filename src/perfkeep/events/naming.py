@@ -5,9 +5,10 @@ What is found is what a user could type to have it opened again (`events.parse`)
 
 from __future__ import annotations
 
+from perfkeep.abi.event_names import name_of
 from perfkeep.abi.perf_event import Attr, Flag, Type
 from perfkeep.errors import PerfkeepError
-from perfkeep.events import breakpoints, modifiers, names
+from perfkeep.events import breakpoints, modifiers
 from perfkeep.events.event import Event
 from perfkeep.kernel import pmus, tracefs
 from perfkeep.kernel.tracefs import Tracepoint
@@ -41,7 +42,9 @@ def _head(
         return f"{point.system}:{point.name}", []
     if attr.type == Type.BREAKPOINT:
         return breakpoints.head(attr), []
-    if attr.type <= Type.RAW and (name := names.name_of(attr)) is not None:
+    # The name of a generic event would leave out which PMU of a hybrid machine counts it.
+    of_any_pmu = attr.generic == (attr.type, attr.config)
+    if attr.type <= Type.RAW and of_any_pmu and (name := name_of(attr)) is not None:
         return name, []
     pmu = _pmu(attr.type)
     if pmu in ("uprobe", "kprobe") and (probe := _probe(attr, pmu, path)):

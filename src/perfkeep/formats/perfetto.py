@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from perfkeep.abi.perf_event import Hardware, Software, Type
 from perfkeep.formats.protobuf import number, piece, text
 from perfkeep.formats.sampled import Facts, Sampled
 
@@ -24,11 +25,18 @@ _REALTIME, _MONOTONIC, _BOOTTIME = 1, 3, 6  # BuiltinClock
 _INSTANT = 3  # TrackEvent.Type
 _BUNDLE = 1000
 #: PerfEvents.Counter
-_COUNTERS = {
-    "cpu-clock": 1, "page-faults": 2, "task-clock": 3, "context-switches": 4, "cycles": 10,
-    "cpu-cycles": 10, "instructions": 11, "cache-references": 12, "cache-misses": 13,
-    "branch-instructions": 14, "branch-misses": 15,
-}  # fmt: skip
+_COUNTERS: Mapping[tuple[int, int], int] = {
+    (Type.SOFTWARE, Software.CPU_CLOCK): 1,
+    (Type.SOFTWARE, Software.PAGE_FAULTS): 2,
+    (Type.SOFTWARE, Software.TASK_CLOCK): 3,
+    (Type.SOFTWARE, Software.CONTEXT_SWITCHES): 4,
+    (Type.HARDWARE, Hardware.CPU_CYCLES): 10,
+    (Type.HARDWARE, Hardware.INSTRUCTIONS): 11,
+    (Type.HARDWARE, Hardware.CACHE_REFERENCES): 12,
+    (Type.HARDWARE, Hardware.CACHE_MISSES): 13,
+    (Type.HARDWARE, Hardware.BRANCH_INSTRUCTIONS): 14,
+    (Type.HARDWARE, Hardware.BRANCH_MISSES): 15,
+}
 _CPU_TRACK = 1 << 62
 
 #: A value of a field of an event.
@@ -212,8 +220,7 @@ def _value(value: Value) -> bytes:
 
 def samples(sampled: Sampled, sequence: int) -> Iterator[bytes]:
     """The samples of one event with their call stacks."""
-    name = sampled.event.split("/")[0].split(":")[0]
-    timebase = number(4, _COUNTERS.get(name, 0)) + text(10, sampled.event)
+    timebase = number(4, _COUNTERS.get(sampled.attr.generic, 0)) + text(10, sampled.event)
     yield _packet(
         number(_SEQUENCE, sequence),
         number(_FLAGS, _CLEARED),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 
 from perfkeep.formats.protobuf import number, packed, piece, text
-from perfkeep.formats.sampled import Sampled, is_clock
+from perfkeep.formats.sampled import Sampled
 
 
 class _Strings:
@@ -24,7 +24,7 @@ def pprof(sampled: Sampled) -> bytes:
     """
     strings = _Strings()
     out = bytearray()
-    unit = "nanoseconds" if is_clock(sampled.event) else "count"
+    unit = "nanoseconds" if sampled.attr.is_clock else "count"
     kinds = [("samples", "count"), (sampled.event, unit)]
     for kind in kinds:
         out += piece(1, _kind(strings, *kind))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from perfkeep.abi.perf_event import Attr
+
 
 class Row(NamedTuple):
     """One sample.
@@ -31,6 +33,7 @@ class Sampled(NamedTuple):
         stacks: each once: frames from the outermost to the innermost.
         rows: by time.
         wall_offset_ns: what to add to a time for ns since 1970; None: not known.
+        attr: of the event: in which unit periods are.
     """
 
     event: str
@@ -38,6 +41,7 @@ class Sampled(NamedTuple):
     stacks: list[tuple[int, ...]]
     rows: list[Row]
     wall_offset_ns: int | None
+    attr: Attr
 
 
 class Facts(NamedTuple):
@@ -48,8 +52,3 @@ class Facts(NamedTuple):
     machine: str = ""
     cpu: str = ""
     cpus: int = 0
-
-
-def is_clock(event: str) -> bool:
-    """Whether its period is in ns."""
-    return event.split("/")[0].split(":")[0] in ("cpu-clock", "task-clock")

@@ -7,16 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from perfkeep.abi.perf_event import Attr, Hardware, Software, Type
+from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
 from perfkeep.records.sample import Layout
 
-# Events whose samples say where time went.
-_CLOCKS = {
-    (Type.SOFTWARE, Software.CPU_CLOCK),
-    (Type.SOFTWARE, Software.TASK_CLOCK),
-    (Type.HARDWARE, Hardware.CPU_CYCLES),
-}
 _TWO = struct.Struct("=II")
 _WORD = struct.Struct("=Q")
 
@@ -52,7 +46,7 @@ def table(sources: Iterable[Source], found: Iterable[tuple[int, memoryview]]) ->
     known = list(sources)
     layouts = {id: (source.name, Layout(source.attr)) for source in known for id in source.ids}
     only = (known[0].name, Layout(known[0].attr)) if len(known) == 1 else None
-    clocks = {source.name for source in known if (source.attr.type, source.attr.config) in _CLOCKS}
+    clocks = {source.name for source in known if source.attr.shows_cpu_time}
     names: dict[int, str] = {0: "swapper"}
     parents: dict[int, int] = {}
     counts: dict[int, Counter[str]] = {}

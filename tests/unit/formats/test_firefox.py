@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkeep.abi.perf_event import Attr, Software, Type
 from perfkeep.formats.firefox import firefox
 from perfkeep.formats.sampled import Facts, Row, Sampled
 
@@ -23,6 +24,7 @@ SAMPLED = Sampled(
         Row(5_000_000, 0, 0, 0, "swapper", 2, 1),
     ],
     10**18,
+    Attr(Type.SOFTWARE, Software.CPU_CLOCK),
 )
 
 #: Columns of the tables of a thread: which table their numbers point into; None: into none.

@@ -8,6 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkeep.abi.perf_event import Attr, Software, Type
 from perfkeep.formats.pprof import pprof
 from perfkeep.formats.protobuf import varint
 from perfkeep.formats.sampled import Row, Sampled
@@ -24,6 +25,7 @@ SAMPLED = Sampled(
         Row(4 * 10**9, 7, 7, 0, "cat", 2, 250),
     ],
     1_700_000_000 * 10**9,
+    Attr(Type.SOFTWARE, Software.CPU_CLOCK),
 )
 
 
