@@ -35,6 +35,7 @@ from perfkeep.client.opening import Opened, open_events, scope, wanted
 from perfkeep.keeper.service import Keeping, serve
 from perfkeep.keeper.shelf import Shelf
 from perfkeep.kernel import cpus, perf_fd
+from perfkeep.kernel.fd import OwnedFd
 from perfkeep.testing.requirements import perf_events, requires
 from perfkeep.wire import instance, messages, packets
 from perfkeep.wire.socket import Peer
@@ -154,11 +155,13 @@ class Trial:
     def end(self) -> None:
         self.disconnect()
         self.shelf.drop(b"")
+        self.shelf.unmap(b"")
         self.recordings = self._recordings()
 
     def state(self) -> object:
         """All that a request could leave behind, here and with the keeper."""
         self.recordings.graves.clear()  # the loop would, as soon as it has answered
+        self.recordings.unmap()
         registry = self.recordings.registry
         views = Views(registry, {})
         return (
@@ -189,15 +192,19 @@ class Trial:
 def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
     trial = Trial()
 
-    def failing_ring(*arguments: Any) -> MappedRing:
-        trial.steps.take()
-        return MappedRing(*arguments)
+    class FailingRing(MappedRing):
+        def __init__(
+            self, cpu: int, owner: OwnedFd, key: bytes, bytes: int, backward: bool
+        ) -> None:
+            self.key = key
+            trial.steps.take()
+            super().__init__(cpu, owner, key, bytes, backward)
 
     def failing_ioctl(*arguments: Any) -> object:
         trial.steps.take()
         return fcntl.ioctl(*arguments)
 
-    monkeypatch.setattr(joining, "MappedRing", failing_ring)
+    monkeypatch.setattr(joining, "MappedRing", FailingRing)
     for room in (joining, recordings):
         monkeypatch.setattr(room, "fcntl", SimpleNamespace(ioctl=failing_ioctl))
     yield trial
@@ -260,6 +267,7 @@ def test_an_unclaim_that_fails_leaves_the_event_as_it_was(
         (claimed,) = [one.name for one in trial.recordings.registry]
         trial.recordings.claim(ME, claimed)
         trial.recordings.graves.clear()
+        trial.recordings.unmap()
         assert perf_fd.hung_up(one.fds[0].fileno()), "the event has a ring still"
 
     steps = fail_at_every_step(trial, lambda: start(trial, name, one), back)

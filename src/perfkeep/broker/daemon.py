@@ -25,6 +25,7 @@ from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.recovery import hand_over, recover
 from perfkeep.broker.registry import Recording, Registry
 from perfkeep.broker.remembered import UEVENTS
+from perfkeep.broker.rings import unmapped
 from perfkeep.broker.service import Service
 from perfkeep.broker.state import State
 from perfkeep.broker.sysfs import SysfsView
@@ -133,6 +134,7 @@ class Daemon:
     def run(self, ready: OwnedFd | None) -> None:
         """Serve until told to end, or until nobody needs us."""
         signal.set_wakeup_fd(self.service.wake_fd, warn_on_full_buffer=False)
+        unmapped.wake_fd = self.service.wake_fd
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "ended", True))
         signal.signal(signal.SIGHUP, lambda *_: setattr(self, "reload", True))
         held = recover(self.recordings.keeper, self.recordings.registry)

@@ -42,6 +42,10 @@ class KeeperLink:
     def drop(self, prefix: bytes) -> None:
         self._ask(Request(packets.DROP, prefix))
 
+    def unmap(self, prefix: bytes) -> None:
+        """Have the keeper unmap the dropped rings below `prefix`, which this process has unmapped."""
+        self._ask(Request(packets.UNMAP, prefix))
+
     def lock(self, fd: int) -> None:
         """The instance has a new lock."""
         self._ask(Request(packets.LOCK), fd)

@@ -33,6 +33,7 @@ from perfkeep.broker.remembered import (
     spill_key,
     value_of,
 )
+from perfkeep.broker.rings import unmapped
 from perfkeep.broker.sideband import Sideband, Wakeups
 from perfkeep.broker.spill import Job, Spiller, spill_files
 from perfkeep.broker.state import State
@@ -96,6 +97,7 @@ class Recordings:
         """Close what has left, in a thread: the kernel takes 40 ms to close the last user of a
         tracepoint, and nobody should have to wait for a recording of hundreds of them.
         """
+        self.unmap()
         if not self.graves:
             return
         graves, self.graves = self.graves, []
@@ -103,6 +105,12 @@ class Recordings:
             threading.Thread(target=graves.clear, daemon=True).start()
         except RuntimeError:  # no thread to be had; then everybody waits
             graves.clear()
+
+    def unmap(self) -> None:
+        """Have the keeper unmap the rings that this process has unmapped."""
+        for key in unmapped.take():
+            with suppress(OSError):  # a keeper that is gone, or is older and unmaps at once
+                self.keeper.unmap(key)
 
     # --- making -----------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ def recover(keeper: KeeperLink, registry: Registry) -> OwnedFd | None:
     for key in items:
         if not key.startswith(known):
             keeper.drop(key)
+    keeper.unmap(b"")  # none of what was dropped has been mapped here
     return uevents
 
 

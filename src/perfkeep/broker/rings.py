@@ -19,6 +19,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import DATA_HEAD_OFFSET
@@ -51,11 +53,35 @@ def pieces(head: int, size: int, backward: bool) -> list[tuple[int, int]]:
     return [(start, end) for start, end in found if end > start]
 
 
+class Unmapped:
+    """Keys of rings that this process no longer maps. The keeper unmaps them last, because the kernel
+    credits the last process that unmaps a ring, and the keeper is the one that was charged.
+    """
+
+    def __init__(self) -> None:
+        self._keys: deque[bytes] = deque()
+        #: The loop's; a byte in it has `take` called.
+        self.wake_fd = -1
+
+    def put(self, key: bytes) -> None:
+        """Called by any thread."""
+        self._keys.append(key)
+        if self.wake_fd >= 0:
+            with suppress(OSError):  # a full pipe wakes the loop as well
+                os.write(self.wake_fd, b"\0")
+
+    def take(self) -> list[bytes]:
+        return [self._keys.popleft() for _ in range(len(self._keys))]
+
+
+unmapped = Unmapped()
+
+
 class MappedRing:
     """A read-only mapping of one CPU's ring.
 
     There is no close: the registry, a snapshot and a copying thread may all hold it, and the
-    mapping goes with the last of them.
+    mapping goes with the last of them. `unmapped` is told then.
     """
 
     __slots__ = ("_mapping", "_words", "backward", "bytes", "cpu", "key", "owner", "users")
@@ -81,6 +107,12 @@ class MappedRing:
             owner.fileno(), bytes + mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ
         )
         self._words = memoryview(self._mapping).cast("Q")
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, BufferError):  # it was never mapped, or a view of it remains
+            self._words.release()
+            self._mapping.close()
+        unmapped.put(self.key)
 
     def head(self) -> int:
         """data_head now. One aligned 8-byte load; on x86 every load is an acquire, elsewhere

@@ -44,6 +44,8 @@ def answer(link: socket.socket, kept: Keeping, packet: bytes, fd: int) -> bool:
             shelf.put(request.key, request.value, taken, request.ring_bytes)
         elif request.op == packets.DROP:
             shelf.drop(request.key)
+        elif request.op == packets.UNMAP:
+            shelf.unmap(request.key)
         elif request.op == packets.LIST:
             for key, slot in shelf.items():
                 item = packets.Request(packets.PUT, key, slot.value, slot.ring_bytes)
@@ -127,6 +129,7 @@ def run(link: socket.socket, lock: int, command: list[str]) -> None:
         since = time.monotonic()
         if not serve(link, kept):
             return
+        kept.shelf.unmap(b"")  # the broker's mappings have ended with it
         link.close()
         if not kept.shelf.is_worth_keeping or not in_charge(lock):
             return

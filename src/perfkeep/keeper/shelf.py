@@ -1,7 +1,9 @@
 """The shelf: keys, opaque values, fds and ring mappings. Knows nothing of sockets.
 
 A mapping is made before anyone else maps the ring and dropped after everyone else: the first
-mapper fixes the ring's mode (read-only: the newest data is kept) and pays for its memory.
+mapper fixes the ring's mode (read-only: the newest data is kept) and is charged for its memory,
+and the kernel credits the last process that unmaps it. A dropped key's mapping therefore stays until
+`unmap`.
 """
 
 from __future__ import annotations
@@ -24,8 +26,7 @@ class Slot:
         self.mapping = mapping
 
     def close(self) -> None:
-        if self.mapping is not None:
-            self.mapping.close()
+        """Close the fd; the mapping stays."""
         if self.fd >= 0:
             os.close(self.fd)
         self.fd = -1
@@ -36,6 +37,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self._slots: dict[bytes, Slot] = {}
+        #: Mappings of dropped keys.
+        self._leaving: list[tuple[bytes, mmap.mmap]] = []
 
     def put(self, key: bytes, value: bytes, fd: int = -1, ring_bytes: int = 0) -> None:
         """Hold `fd` (ownership passes here, also on failure) and `value` under `key`.
@@ -66,9 +69,19 @@ class Shelf:
             raise
 
     def drop(self, prefix: bytes) -> None:
-        """Let go of every key that begins with `prefix`."""
+        """Let go of every key that begins with `prefix`, but not of mappings."""
         for key in [key for key in self._slots if key.startswith(prefix)]:
-            self._slots.pop(key).close()
+            slot = self._slots.pop(key)
+            slot.close()
+            if slot.mapping is not None:
+                self._leaving.append((key, slot.mapping))
+
+    def unmap(self, prefix: bytes) -> None:
+        """Drop the mappings of dropped keys that begin with `prefix`."""
+        for key, mapping in self._leaving:
+            if key.startswith(prefix):
+                mapping.close()
+        self._leaving = [item for item in self._leaving if not item[0].startswith(prefix)]
 
     def items(self) -> Iterator[tuple[bytes, Slot]]:
         yield from self._slots.items()

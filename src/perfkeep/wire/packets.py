@@ -4,7 +4,7 @@ One request a packet, one answer a packet; an fd rides along by SCM_RIGHTS. Stan
 only, for the keeper's sake.
 
     request  op u8 · key length u16 · ring bytes u64 · key · value      (+ at most one fd)
-    answer   errno u32                                                  to PUT, DROP, BYE, LOCK, SERVES
+    answer   errno u32                                                  to all but LIST
     item     the request that would PUT it again      (+ its fd)        to LIST, one a packet
     end      errno u32                                                  closes the items
 """
@@ -21,7 +21,7 @@ from typing import NamedTuple
 _HEADER = struct.Struct("=BHQ")
 _ANSWER = struct.Struct("=I")
 
-PUT, DROP, LIST, BYE, LOCK, SERVES = 1, 2, 3, 4, 5, 6
+PUT, DROP, LIST, BYE, LOCK, SERVES, UNMAP = 1, 2, 3, 4, 5, 6, 7
 
 #: A packet is one skb, and the kernel takes none beyond the send buffer (net.core.wmem_default,
 #: 208 KiB). The longest value is a tracepoint's format.
@@ -30,7 +30,8 @@ MAX_PACKET = 160 << 10
 
 class Request(NamedTuple):
     """PUT: hold `value`, and the fd that rides along, under `key`; map `ring_bytes` of the fd
-    (0: no mapping). DROP: forget every key that begins with `key`. LIST: tell all that is held.
+    (0: no mapping). DROP: forget every key that begins with `key`; mappings stay until UNMAP, which
+    says that the broker has unmapped the dropped rings below `key`. LIST: tell all that is held.
     BYE: everything ends. LOCK: the fd that rides along takes the place of the instance's lock.
     SERVES: the broker has come so far that it serves clients.
     """
@@ -52,7 +53,7 @@ def decode(packet: bytes) -> Request:
         raise ValueError(f"a packet has at least {_HEADER.size} bytes, this one {len(packet)}")
     op, key_length, ring_bytes = _HEADER.unpack_from(packet)
     body = packet[_HEADER.size :]
-    if op not in (PUT, DROP, LIST, BYE, LOCK, SERVES) or key_length > len(body):
+    if op not in (PUT, DROP, LIST, BYE, LOCK, SERVES, UNMAP) or key_length > len(body):
         raise ValueError(f"no such request: op {op}, key of {key_length} in {len(body)} bytes")
     return Request(op, body[:key_length], body[key_length:], ring_bytes)
 

@@ -25,6 +25,7 @@ def shelf() -> Iterator[Shelf]:
     shelf = Shelf()
     yield shelf
     shelf.drop(b"")
+    shelf.unmap(b"")
 
 
 def memfd(name: str = "event", size: int = 3 * PAGE) -> int:
@@ -41,15 +42,21 @@ def mapped(name: str) -> bool:
     return f"/memfd:{name} " in Path("/proc/self/maps").read_text()
 
 
-def test_a_fd_and_its_mapping_stay_until_the_key_is_dropped(shelf: Shelf) -> None:
+def test_an_fd_stays_until_its_key_is_dropped_and_the_mapping_until_others_have_unmapped(
+    shelf: Shelf,
+) -> None:
     number = memfd("kept")
     shelf.put(b"1/", b"value", number, 2 * PAGE)
     assert is_open(number)
+    shelf.unmap(b"1/")
     assert mapped("kept")
     shelf.drop(b"1/")
     assert not is_open(number)
-    assert not mapped("kept")
     assert len(shelf) == 0
+    shelf.unmap(b"2/")
+    assert mapped("kept")
+    shelf.unmap(b"1/")
+    assert not mapped("kept")
 
 
 def test_the_mapping_is_read_only_and_has_the_control_page_in_front(shelf: Shelf) -> None:

@@ -16,7 +16,7 @@ from perfkeep.wire.packets import Request, decode, decode_answer, encode, encode
 
 REQUESTS = st.builds(
     Request,
-    st.sampled_from([packets.PUT, packets.DROP, packets.LIST, packets.BYE]),
+    st.sampled_from([packets.PUT, packets.DROP, packets.LIST, packets.BYE, packets.UNMAP]),
     st.binary(max_size=300),
     st.binary(max_size=300),
     st.integers(0, (1 << 64) - 1),
