@@ -119,6 +119,10 @@ class Branch(_Bits):
     COUNTERS = 1 << 19
 
 
+#: The bits of branch_sample_type that Linux 6.18 has (PERF_SAMPLE_BRANCH_MAX_SHIFT).
+BRANCH_BITS = (1 << 20) - 1
+
+
 class ReadFormat(_Bits):
     """enum perf_event_read_format"""
 
@@ -339,7 +343,8 @@ class Attr:
 
     def with_flags(self, on: Flag = Flag(0), off: Flag = Flag(0)) -> Attr:
         """A copy with some bits set and others cleared."""
-        return replace(self, flags=(self.flags | on) & ~off)
+        # As plain numbers: ~ of a flag would take away bits of a later kernel, which have no name.
+        return replace(self, flags=Flag((int(self.flags) | int(on)) & ~int(off)))
 
 
 ATTR_FIELDS = tuple(field.name for field in fields(Attr))

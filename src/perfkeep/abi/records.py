@@ -81,6 +81,24 @@ def bits(fields: Iterable[Sample]) -> Sample:
     return reduce(or_, fields)
 
 
+def beyond(flags: int, handled: int) -> int:
+    """The bits of `flags` that are not among those handled, also bits that have no name.
+
+    Python's ~ of a flag knows named bits only.
+    """
+    return int(flags) & ~int(handled)
+
+
+#: The fields of a sample that any reader of a recording may see, but for addresses of the kernel. The
+#: others hold registers, stacks, physical addresses or hardware traces, or are of a later kernel.
+OPEN_FIELDS = bits(
+    (
+        *SAMPLE_WORDS, Sample.READ, Sample.CALLCHAIN, Sample.RAW, Sample.BRANCH_STACK,
+        Sample.WEIGHT, Sample.WEIGHT_STRUCT, Sample.DATA_SRC, Sample.TRANSACTION, Sample.CGROUP,
+        Sample.DATA_PAGE_SIZE, Sample.CODE_PAGE_SIZE,
+    )
+)  # fmt: skip
+
 MISC_CPUMODE_KERNEL = 1
 MISC_CPUMODE_USER = 2
 MISC_COMM_EXEC = 1 << 13

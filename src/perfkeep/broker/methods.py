@@ -17,7 +17,7 @@ from perfkeep.broker.collect import over
 from perfkeep.broker.connection import Connection
 from perfkeep.broker.permission import Level, find, sees
 from perfkeep.broker.recordings import Recordings
-from perfkeep.broker.redacting import Redactor, check_physical, may_see_kernel
+from perfkeep.broker.redacting import Redactor, check_physical, needs_redacting
 from perfkeep.broker.registry import Recording
 from perfkeep.broker.rings import MappedRing
 from perfkeep.errors import BrokerError
@@ -226,7 +226,7 @@ class Methods:
             connection.redactor.close()
             connection.redactor = None
         owns = connection.peer.uid in (0, answer.recording.owner.uid)
-        redacts = not owns and not may_see_kernel()
+        redacts = not owns and needs_redacting(answer)
         if redacts:
             check_physical(answer)
             connection.redactor = Redactor(self.house.redactor, answer.kinds)

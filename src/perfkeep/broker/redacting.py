@@ -1,4 +1,4 @@
-"""Copies for readers who may not see the kernel's addresses: the broker's end of the redactor."""
+"""Copies for guests, without what they may not see: the broker's end of the redactor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from perfkeep.abi.perf_event import Attr, Sample
+from perfkeep.abi.records import OPEN_FIELDS, beyond
 from perfkeep.broker.rings import RingCopy
 from perfkeep.errors import BrokerError
 from perfkeep.kernel import sysctl
@@ -35,6 +36,14 @@ def may_see_kernel() -> bool:
     kptr_restrict = int(sysctl.read("kernel.kptr_restrict"))
     paranoid = int(sysctl.read("kernel.perf_event_paranoid"))
     return kptr_restrict == 0 and paranoid <= 1
+
+
+def needs_redacting(snapshot: Snapshot) -> bool:
+    """Whether a guest's copy must be redacted: it may have registers and stacks, which guests never
+    see, or the kernel hides its addresses from everybody.
+    """
+    kinds = (Attr.unpack(kind.kind.attr).sample_type for kind in snapshot.kinds)
+    return any(beyond(kind, OPEN_FIELDS) for kind in kinds) or not may_see_kernel()
 
 
 def check_physical(snapshot: Snapshot) -> None:

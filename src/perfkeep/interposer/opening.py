@@ -34,7 +34,7 @@ from perfkeep.wire.messages import Kind
 LENIENT = 1
 
 #: Those that make sense for an event of a CPU.
-_OF_A_CPU = sum(OpenFlag) - OpenFlag.PID_CGROUP
+_OF_A_CPU = int(OpenFlag.FD_NO_GROUP | OpenFlag.FD_OUTPUT | OpenFlag.FD_CLOEXEC)
 _TYPE_AND_FLAGS = struct.Struct("=I36xQ")
 _PERSISTENT = int(Flag.PERSISTENT)
 # Of fields of struct perf_event_attr.
@@ -238,10 +238,10 @@ def _alike(asked: Attr, running: Attr) -> Attr:
     Clock, direction and wake-ups are the caller's; what is recorded and how often, the event's.
     Of the fields of a sample it has what either has.
     """
-    flags = asked.flags & ~(_EXCLUDE | Flag.FREQ) | running.flags & (_EXCLUDE | Flag.FREQ)
+    recorded = _EXCLUDE | Flag.FREQ
     return replace(
         running,
-        flags=flags,
+        flags=asked.with_flags(running.flags & recorded, recorded & ~running.flags).flags,
         sample_type=asked.sample_type | running.sample_type,
         read_format=asked.read_format,
         sample_period=running.sample_period or asked.sample_period,
@@ -280,11 +280,12 @@ def _write_back(call: OpenCall, running: Attr) -> None:
     formats of tracepoints to its file, and not do so.
     """
     asked = Attr.unpack(call.attr)
+    disabled = asked.flags & Flag.DISABLED
     told = replace(
         asked,
         sample_type=running.sample_type,
         read_format=running.read_format,
-        flags=running.flags & ~Flag.DISABLED | asked.flags & Flag.DISABLED,
+        flags=running.with_flags(disabled, Flag.DISABLED & ~disabled).flags,
         sample_period=running.sample_period,
         precise_ip=running.precise_ip,
         clockid=running.clockid,

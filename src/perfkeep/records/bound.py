@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from perfkeep.abi.perf_event import Attr, Flag, Sample
+from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
+from perfkeep.abi.records import SAMPLE_WORDS, beyond, bits
 
 #: Task, softirq, hard irq, NMI: so many records may be half-written at one moment.
 CONTEXTS = 4
@@ -14,7 +15,21 @@ _ANYTHING = 1 << 16
 _MOST_RAW = 8192
 # Whoever starts a recording says what its formats are: nothing in them may take long.
 _FIELD = re.compile(r"offset:(\d{1,6});\s{0,8}size:(\d{1,6});")
-_BIG = Sample.STACK_USER | Sample.REGS_USER | Sample.REGS_INTR | Sample.AUX | Sample.BRANCH_STACK
+#: Fields whose size is known here: a word each, or bounded below. What else there is may be as long
+#: as a record can be.
+_BOUNDED = bits(
+    (
+        *SAMPLE_WORDS, Sample.READ, Sample.CALLCHAIN, Sample.RAW, Sample.WEIGHT,
+        Sample.WEIGHT_STRUCT, Sample.DATA_SRC, Sample.TRANSACTION, Sample.PHYS_ADDR, Sample.CGROUP,
+        Sample.DATA_PAGE_SIZE, Sample.CODE_PAGE_SIZE,
+    )
+)  # fmt: skip
+_READ_KNOWN = (
+    ReadFormat.TOTAL_TIME_ENABLED | ReadFormat.TOTAL_TIME_RUNNING | ReadFormat.ID
+    | ReadFormat.LOST | ReadFormat.GROUP
+)  # fmt: skip
+#: The kernel refuses larger groups (perf_event_validate_size).
+_MOST_GROUP = 16 << 10
 # Side-band records that end with a path or with code; perfkeep asks for none, `unclaim` may.
 _WITH_PATHS = Flag.MMAP | Flag.MMAP_DATA | Flag.MMAP2 | Flag.CGROUP | Flag.KSYMBOL | Flag.TEXT_POKE
 
@@ -29,12 +44,15 @@ def longest(attr: Attr, format: str, frames: int) -> int:
         format: what tracefs says of a tracepoint's fields; "" for other events.
         frames: the most that a call chain has, see kernel.sysctl.most_frames.
     """
-    if attr.sample_type & _BIG:
+    kinds = attr.sample_type
+    if beyond(kinds, _BOUNDED) or beyond(attr.read_format, _READ_KNOWN):
         return _ANYTHING
-    size = 256  # header and every field of fixed size
-    if attr.sample_type & Sample.CALLCHAIN:
+    size = 256  # header and every field of fixed size, READ of one event among them
+    if kinds & Sample.READ and attr.read_format & ReadFormat.GROUP:
+        size += _MOST_GROUP
+    if kinds & Sample.CALLCHAIN:
         size += 8 * frames
-    if attr.sample_type & Sample.RAW:
+    if kinds & Sample.RAW:
         # Known, unless one of the fields has a length of its own.
         ends = [int(at) + int(size) for at, size in _FIELD.findall(format)]
         size += max(ends) if ends and "_loc " not in format else _MOST_RAW

@@ -18,7 +18,7 @@ from perfkeep.abi.perf_event import Attr, Sample
 from perfkeep.abi.records import HEADER_SIZE
 from perfkeep.errors import DataError
 from perfkeep.records.cells import Column, Ints, Plan, View
-from perfkeep.records.parts import Kind, SamplePart, parts_of
+from perfkeep.records.parts import Kind, SamplePart, parts_of, unread
 from perfkeep.records.raw import CONTEXT
 
 #: Samples of a batch: their columns stay in the caches, and Python's own time is little of it.
@@ -53,14 +53,14 @@ class Table:
 
     Attributes:
         found: as above.
-        unread: kinds of fields that this version does not know, so that nothing behind them could
-            be read; 0: none.
+        unread: bits of sample_type whose fields this version cannot decode, nor what lies behind
+            them; 0: it decodes whole samples.
         with_context: adds columns that the records themselves do not have.
     """
 
     def __init__(self, view: View, kind: Kind, found: Ints) -> None:
         self.kind, self.found = kind, found
-        self.unread = int(kind.attr.sample_type) & ~sum(Sample)
+        self.unread = unread(kind.attr)
         self.with_context: Callable[[list[Column]], list[Column]] = list
         self._view = view
 

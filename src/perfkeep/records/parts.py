@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from perfkeep.abi.perf_event import Attr, Branch, ReadFormat, Sample
-from perfkeep.abi.records import SAMPLE_WORDS, word_count
+from perfkeep.abi.perf_event import BRANCH_BITS, Attr, Branch, ReadFormat, Sample
+from perfkeep.abi.records import SAMPLE_WORDS, beyond, bits, word_count
 from perfkeep.records import tracepoint
 from perfkeep.records.cells import Column, Ints, View, behind
 from perfkeep.records.pure_decode import Part
@@ -36,6 +36,13 @@ _VERY_LAST = (
     (Sample.DATA_PAGE_SIZE, "data_page_size"),
     (Sample.CODE_PAGE_SIZE, "code_page_size"),
 )
+# Of READ: before the values, and behind each.
+_TIMES = (
+    (ReadFormat.TOTAL_TIME_ENABLED, "read_enabled"),
+    (ReadFormat.TOTAL_TIME_RUNNING, "read_running"),
+)
+_BEHIND_VALUE = ((ReadFormat.ID, "read_id"), (ReadFormat.LOST, "read_lost"))
+_READ_HANDLED = sum(bit for bit, _ in (*_TIMES, *_BEHIND_VALUE)) | ReadFormat.GROUP
 
 
 class Kind(NamedTuple):
@@ -68,33 +75,32 @@ class SamplePart(NamedTuple):
 
 
 def parts_of(kind: Kind) -> list[SamplePart]:
-    """All of a sample, in order."""
-    attr, there = kind.attr, kind.attr.sample_type
+    """The parts of a sample in order, up to the first whose length is not known."""
+    attr = kind.attr
+    unknown = unread(attr)
     found = [
         _numbers([("misc", 4, "u2")], (Part.WORDS, 1, 0)),
-        _numbers(_first(attr), (Part.WORDS, word_count(there, SAMPLE_WORDS), 0)),
+        _numbers(_first(attr), (Part.WORDS, word_count(attr.sample_type, SAMPLE_WORDS), 0)),
     ]
-    if there & Sample.READ:
-        found.append(_counts(attr))
-    if there & Sample.CALLCHAIN:
-        found.append(_CALL_CHAIN)
-    if there & Sample.RAW:
-        found.append(_raw(kind))
-    if there & Sample.BRANCH_STACK:
-        found.append(_branches(attr))
-    if there & Sample.REGS_USER:
-        found.append(_registers("user", attr.sample_regs_user))
-    if there & Sample.STACK_USER:
-        found.append(_STACK)
-    if names := [name for bit, name in _LAST if there & bit]:
-        found.append(_words(names))
-    if there & Sample.REGS_INTR:
-        found.append(_registers("intr", attr.sample_regs_intr))
-    if names := [name for bit, name in _VERY_LAST if there & bit]:
-        found.append(_words(names))
-    if there & Sample.AUX:
-        found.append(_AUX)
+    for fields, make in _STEPS:
+        if unknown & fields or (unknown and fields == Sample.AUX):
+            break  # what a later kernel adds lies before AUX
+        if attr.sample_type & fields:
+            found.append(make(kind))
     return found
+
+
+def unread(attr: Attr) -> int:
+    """The bits of sample_type that this module cannot decode, 0 when it reads whole samples.
+
+    A bit counts as readable because there is code for it here, not because it has a name.
+    """
+    found = beyond(attr.sample_type, _HANDLED)
+    if beyond(attr.read_format, _READ_HANDLED):
+        found |= attr.sample_type & Sample.READ
+    if beyond(attr.branch_sample_type, BRANCH_BITS):
+        found |= attr.sample_type & Sample.BRANCH_STACK
+    return int(found)
 
 
 def _numbers(
@@ -149,21 +155,8 @@ _BYTES = _numbers([], (Part.BLOB, 0, 0), lambda view, at, sizes: [view.blobs("ra
 def _counts(attr: Attr) -> SamplePart:
     """READ: struct read_format."""
     how = attr.read_format
-    times = [
-        name
-        for bit, name in (
-            (ReadFormat.TOTAL_TIME_ENABLED, "read_enabled"),
-            (ReadFormat.TOTAL_TIME_RUNNING, "read_running"),
-        )
-        if how & bit
-    ]
-    each = [
-        name
-        for bit, name in (
-            (ReadFormat(0), "read_value"), (ReadFormat.ID, "read_id"), (ReadFormat.LOST, "read_lost"),
-        )
-        if not bit or how & bit
-    ]  # fmt: skip
+    times = [name for bit, name in _TIMES if how & bit]
+    each = ["read_value", *(name for bit, name in _BEHIND_VALUE if how & bit)]
     if not how & ReadFormat.GROUP:
         return _words([each[0], *times, *each[1:]])
     begin, width = 8 + 8 * len(times), len(each)
@@ -225,3 +218,23 @@ def _raw(kind: Kind) -> SamplePart:
         [(4 + one.offset, number_type(one)) for one in parsed if is_number(one)],
         columns,
     )
+
+
+def _words_of(table: Sequence[tuple[Sample, str]]) -> Callable[[Kind], SamplePart]:
+    return lambda kind: _words([name for bit, name in table if kind.attr.sample_type & bit])
+
+
+#: What lies behind the first words, in order: the fields, and the part that they become.
+_STEPS: tuple[tuple[Sample, Callable[[Kind], SamplePart]], ...] = (
+    (Sample.READ, lambda kind: _counts(kind.attr)),
+    (Sample.CALLCHAIN, lambda _: _CALL_CHAIN),
+    (Sample.RAW, _raw),
+    (Sample.BRANCH_STACK, lambda kind: _branches(kind.attr)),
+    (Sample.REGS_USER, lambda kind: _registers("user", kind.attr.sample_regs_user)),
+    (Sample.STACK_USER, lambda _: _STACK),
+    (bits(bit for bit, _ in _LAST), _words_of(_LAST)),
+    (Sample.REGS_INTR, lambda kind: _registers("intr", kind.attr.sample_regs_intr)),
+    (bits(bit for bit, _ in _VERY_LAST), _words_of(_VERY_LAST)),
+    (Sample.AUX, lambda _: _AUX),
+)
+_HANDLED = bits((*_FIRST, *(fields for fields, _ in _STEPS)))

@@ -1,4 +1,4 @@
-"""Where the fields of a sample lie in which the kernel's addresses may be. Pure.
+"""Where the fields of a sample lie that guests may not see all of. Pure.
 
 records.sample knows what readers want; this knows where each field ends, to the last one, and that
 of some the kernel writes only a part: the rest is what the ring held there before.
@@ -11,8 +11,15 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from perfkeep.abi.perf_event import Attr, Branch, Flag, ReadFormat, Sample, Type
-from perfkeep.abi.records import HEADER_SIZE, SAMPLE_ID_WORDS, SAMPLE_WORDS, word_count
+from perfkeep.abi.perf_event import BRANCH_BITS, Attr, Branch, Flag, ReadFormat, Sample, Type
+from perfkeep.abi.records import (
+    HEADER_SIZE,
+    SAMPLE_ID_WORDS,
+    SAMPLE_WORDS,
+    beyond,
+    bits,
+    word_count,
+)
 
 LOWEST, BEYOND = 0xFF << 56, 2**64 - 4096
 #: A pid or less (PID_MAX_LIMIT) beside a tid of -1, as of a thread that has just exited.
@@ -35,9 +42,21 @@ _BEHIND = (
     Sample.CODE_PAGE_SIZE, Sample.AUX,
 )  # fmt: skip
 _WEIGHTS = Sample.WEIGHT | Sample.WEIGHT_STRUCT
+#: What a program had in its registers and on its stack.
+PRIVATE = Sample.REGS_USER | Sample.STACK_USER | Sample.REGS_INTR
 # Whose words do not show what they are.
-_ODD = Sample.STACK_USER | Sample.PHYS_ADDR | Sample.AUX
-_KNOWN = sum(Sample)
+_ODD = PRIVATE | Sample.PHYS_ADDR | Sample.AUX
+#: The fields that there is code for below. A bit that merely has a name is not among them.
+_HANDLED = bits(
+    (
+        *SAMPLE_WORDS, Sample.READ, Sample.CALLCHAIN, Sample.RAW, Sample.BRANCH_STACK, *_BEHIND,
+        _WEIGHTS,
+    )
+)  # fmt: skip
+_READ_HANDLED = (
+    ReadFormat.TOTAL_TIME_ENABLED | ReadFormat.TOTAL_TIME_RUNNING | ReadFormat.ID
+    | ReadFormat.LOST | ReadFormat.GROUP
+)  # fmt: skip
 _ANYTHING = 1 << 16
 
 Span = tuple[int, int]
@@ -151,7 +170,13 @@ class Shape:
         self.raw = parse(format)
         #: Bytes at the end of RAW that the kernel may not have written: a tracepoint's it has.
         self.unwritten = 0 if attr.type == Type.TRACEPOINT else 7
-        self.known = not int(kinds) & ~_KNOWN
+        #: Whether the end of each of its fields can be found.
+        self.known = not (
+            beyond(kinds, _HANDLED)
+            or beyond(attr.read_format, _READ_HANDLED)
+            or beyond(attr.branch_sample_type, BRANCH_BITS)
+        )
+        self.private = bool(kinds & PRIVATE)
         self.odd = bool(kinds & _ODD)
         #: Linux (6.18) may say that its samples are longer than they are, and what lies there is as
         #: old as the ring; see formats.perf_data.mixed.
@@ -203,18 +228,19 @@ class Shape:
             if field in (Sample.REGS_USER, Sample.REGS_INTR):
                 user = field == Sample.REGS_USER
                 mask = self.attr.sample_regs_user if user else self.attr.sample_regs_intr
-                at += 8 * mask.bit_count() if value else 0
+                size = 8 * mask.bit_count() if value else 0
+                found.append((at, min(at + size, end)))
+                at += size
             elif field == Sample.PHYS_ADDR:
                 found.append((at - 8, at))
             elif field == Sample.AUX:
                 found.append((at, min(at + value, end)))
                 at += value
             elif field == Sample.STACK_USER and value:
-                # Where the stack ended early the kernel leaves the ring as it was.
+                # The word behind it says how much of it there is: nothing, for the reader.
                 if value % 8 or at + value + 8 > end:
                     return None
-                there = min(int(words[(at + value) // 8]), value)
-                found.append((at + there, at + value))
+                found.append((at, at + value + 8))
                 at += value + 8
         return found if at == end else None
 

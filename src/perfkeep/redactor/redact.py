@@ -1,4 +1,5 @@
-"""Which bytes of a copy are the kernel's addresses. Pure.
+"""Take out of a copy what guests may not see: the kernel's addresses, and what programs had in their
+registers and on their stacks. Pure.
 
 Every 8-byte value from 0xff00000000000000 on is taken for one: the kernel's half of the address
 space begins there or above it, on x86_64 and aarch64, whatever the depth of their page tables. What
@@ -13,9 +14,8 @@ pid beside a tid of -1 where a record may have these. It is replaced by 0, as th
                                   behind the text in an array of char, is 0
     RAW without, records of       at every byte
     unknown events
-    physical addresses, AUX,      all of it is 0
-    what was not written of a
-    user's stack
+    registers, copies of stacks,  all of it is 0
+    physical addresses, AUX
     other records                 every word; of TEXT_POKE all of the code
     what is no chain of records   all of it is 0
 
@@ -28,6 +28,10 @@ formats.perf_data.coverage.
 
 The oldest records of a forward ring may be no records: what looks like one may lie in the rest of a
 longer one. As far as that could reach they are looked at at every byte.
+
+Where any event of the recording has registers or stacks, what cannot be told from them is 0 as well:
+samples of unknown events, what lies behind the end of a sample, and the oldest records of a forward
+ring.
 
 It is better to take a number too many than an address too few.
 """
@@ -116,8 +120,15 @@ class _Copy:
         shapes = [Shape(Attr.unpack(one.attr), one.format) for one in sources]
         self.by_id = {id: shapes[at] for at, one in enumerate(sources) for id in one.ids}
         self.id_at = id_place(shapes)
+        #: Whether anything here may be what a program had in registers or on a stack.
+        self.private = any(shape.private or not shape.known for shape in shapes)
         # Samples without an id: only when there is one kind can they be told.
         self.only = shapes[0] if len(shapes) == 1 else None
+        #: Where registers and stacks may begin at the earliest in a sample that has another event's id,
+        #: see formats.perf_data.mixed.
+        self.earliest = min(
+            (shape.variable for shape in shapes if shape.padded and shape.private), default=None
+        )
         identified = all(shape.identified for shape in shapes)
         self.ids = b"".join(map(_WORD.pack, sorted(self.by_id))) if identified else b""
         self.longest = max(
@@ -141,6 +152,8 @@ class _Copy:
             limit -= spoilt
         elif spoilt or wrapped:
             start = records.first_chained(self.view, spoilt, self.ids)
+        if start and self.private:
+            start = self._first_behind(start, spoilt + self.longest, limit)
         end = self._walk(start, limit)
         if start:
             for at in self._marks(start, min(end, spoilt + self.longest)):
@@ -157,6 +170,11 @@ class _Copy:
         """Where the records begin that begin before `end`."""
         reach = min(end + (1 << 16), len(self.data))
         return [at for at in records.walk(self.view, start, reach, 1).marks if at < end]
+
+    def _first_behind(self, start: int, least: int, limit: int) -> int:
+        """Where the first record begins that cannot lie in a longer one."""
+        marks = records.walk(self.view, start, limit, 1).marks
+        return next((at for at in marks if at >= least), limit)
 
     def _walk(self, start: int, limit: int) -> int:
         """Every record from `start` on; gives the end of the last."""
@@ -211,7 +229,9 @@ class _Copy:
             self._stays(at, at + HEADER_SIZE)
         if kind == Record.SAMPLE:
             shape = self._shape(at, behind)
-            if shape is None:
+            if shape is None and self.private:
+                self._zero(at + HEADER_SIZE, behind)
+            elif shape is None:
                 scan(self.data, at + HEADER_SIZE, behind)
             elif not shape.plain:
                 self._sample(shape, at, behind)
@@ -248,6 +268,9 @@ class _Copy:
         if not shape.known or place > behind:
             self._zero(min(place, behind), behind)
             return
+        if shape.padded and not shape.private and self.earliest is not None:
+            self._zero(min(place, at + self.earliest), behind)
+            return
         if shape.counts:
             end = shape.counts_end(self.words, place) if place < behind else behind + 8
             if end > behind:
@@ -263,6 +286,8 @@ class _Copy:
             self._zero(at + shape.variable, behind)
         elif shape.odd:
             self._odd(shape, place, behind)
+        elif shape.padded and self.private:
+            self.data[place:behind] = bytes(behind - place)
         elif shape.padded:
             scan(self.data, place, behind)
 

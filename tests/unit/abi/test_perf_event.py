@@ -63,6 +63,12 @@ def test_flags_are_set_and_cleared() -> None:
     assert attr.flags == Flag.DISABLED | Flag.INHERIT
 
 
+def test_flags_of_a_later_kernel_stay_when_others_are_set_and_cleared() -> None:
+    later = 1 << 45
+    attr = Attr(flags=Flag(later | Flag.DISABLED)).with_flags(Flag.INHERIT, Flag.DISABLED)
+    assert int(attr.flags) == later | Flag.INHERIT
+
+
 def test_an_unknown_record_type_prints_as_its_number() -> None:
     assert name_of(9) == "SAMPLE" and name_of(200) == "unknown 200"
 

@@ -285,14 +285,14 @@ def test_counts_stay_whatever_they_are() -> None:
     assert redact(after, True, [Source(attr.pack(), [7], "")]) == 0 and after == data
 
 
-def test_what_the_kernel_did_not_write_of_a_stack_is_0() -> None:
+def test_of_a_copy_of_a_stack_nothing_is_left_and_it_says_that_it_is_empty() -> None:
     attr = Attr(
         sample_type=Sample.IDENTIFIER | Sample.STACK_USER | Sample.PHYS_ADDR, sample_stack_user=32
     )
     stack = struct.pack("=QQIQI", 1, 2, 0xFFFF8881, 0xFFFFFFFF81000000, 0x81000000)
     data = bytearray(record(Record.SAMPLE, struct.pack("=QQ32sQQ", 7, 32, stack, 16, 0x12345000)))
     assert redact(data, True, [Source(attr.pack(), [7], "")]) == 0
-    assert struct.unpack_from("=QQQQQQQQ", data, 8) == (7, 32, 1, 2, 0, 0, 16, 0)
+    assert struct.unpack_from("=QQQQQQQQ", data, 8) == (7, 32, 0, 0, 0, 0, 0, 0)
 
 
 def test_between_and_behind_the_fields_of_a_tracepoint_nothing_is_left() -> None:

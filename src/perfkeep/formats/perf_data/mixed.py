@@ -23,6 +23,7 @@ from perfkeep.abi.records import (
     SAMPLE_ID_WORDS,
     SAMPLE_WORDS,
     Record,
+    beyond,
     bits,
     word_count,
 )
@@ -41,7 +42,7 @@ _KNOWN = bits((*SAMPLE_WORDS, Sample.CALLCHAIN, *_BEHIND))
 def _end(attr: Attr, sample: memoryview) -> int | None:
     """Where a sample of this event would end; None: it is none."""
     kinds = attr.sample_type
-    if kinds & ~_KNOWN:
+    if beyond(kinds, _KNOWN):
         return None
     end = HEADER_SIZE + 8 * word_count(kinds, SAMPLE_WORDS)
     if kinds & Sample.CALLCHAIN:
