@@ -10,7 +10,6 @@ import select
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -239,10 +238,8 @@ def test_an_fd_whose_close_never_returns_holds_up_nobody(
         guest = Guest(send)
         assert guest.said
         eventually(lambda: threads() == 2)  # one of them waits for ever
-        begun = time.monotonic()
         for _ in range(20):
             assert names() == ["flight"]
-        assert time.monotonic() - begun < 10
         assert threads() == 2
     finally:
         stuck.end()
