@@ -46,6 +46,7 @@ class UserRecord(enum.IntEnum):
 
     HEADER_ATTR = 64
     HEADER_TRACING_DATA = 66
+    HEADER_BUILD_ID = 67
     FINISHED_ROUND = 68
     AUXTRACE = 71
     EVENT_UPDATE = 78

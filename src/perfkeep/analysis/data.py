@@ -20,7 +20,7 @@ from perfkeep.abi.perf_event import Type
 from perfkeep.abi.records import Record
 from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.perf_data.coverage import Clock
-from perfkeep.formats.perf_data.reader import PerfData, parse
+from perfkeep.formats.perf_data.reader import PerfData, files_of, parse
 from perfkeep.formats.perf_data.tracing import parse_strings
 from perfkeep.records.cells import Column, Ints
 from perfkeep.records.columns import Decoded, Table, decode
@@ -82,10 +82,7 @@ class _Context:
 
     @cached_property
     def _host_name(self) -> bytes:
-        try:
-            return (self._file.text(Feature.HOSTNAME) or "").encode(errors="replace")
-        except DataError:  # behind what is needed to read the samples
-            return b""
+        return (self._file.text(Feature.HOSTNAME) or "").encode(errors="replace")
 
     def _host(self, rows: int) -> Column:
         # All batches but the last are of one size.
@@ -198,10 +195,7 @@ class Data:
             said.append(f"{self.malformed:,} samples do not fit their records and are left out")
         if self.unknown:
             said.append(f"{self.unknown:,} samples are of events that the file does not know")
-        if self.unread_bytes:
-            said.append(f"the last {self.unread_bytes:,} bytes are no records and are left out")
-        if self.file.aux_bytes:
-            said.append(f"{self.file.aux_bytes:,} bytes of AUX data are left out")
+        said += self.file.complaints(self._decoded.end)
         if self.lost:
             said.append(f"{self.lost:,} samples were lost when they were recorded")
         return said
@@ -343,21 +337,26 @@ def _plain(name: str) -> str:
 
 
 def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:
-    """A perf.data file, of perfkeep or of stock perf.
+    """A perf.data file, or a directory, of perfkeep or of stock perf.
 
     Args:
         kallsyms: see Data.
 
     Raises:
         DataError: it is none, or a broken one.
+        UsageError: a directory that perf did not write.
         OSError: it cannot be read.
     """
+    header, parts = files_of(path)
+    return Data(parse(_whole(header), [_whole(part) for part in parts]), kallsyms)
+
+
+def _whole(path: str) -> memoryview:
     with open(path, "rb", buffering=0) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            return Data(parse(memoryview(file.readall())), kallsyms)
-        whole = _mapped(file, found) or _copied(file, found)
-    return Data(parse(whole), kallsyms)
+            return memoryview(file.readall())
+        return _mapped(file, found) or _copied(file, found)
 
 
 def _mapped(file: io.FileIO, found: os.stat_result) -> memoryview | None:

@@ -114,7 +114,10 @@ def run(options: argparse.Namespace) -> int:
 
     data = perf_data.read(options.file)
     sources = [Source(one.name, one.attr, one.all_ids) for one in data.events if not one.attr.dummy]
-    rows = table(sources, data.records())
+    records = list(data.records())
+    for text in data.complaints(sum(len(record) for _, record in records)):
+        say(text)
+    rows = table(sources, records)
     names = [source.name for source in sources]
     shown = [
         [

@@ -192,7 +192,7 @@ def file_event(name: str, attr: Attr, *ids: int) -> EventDesc:
 def perf_file(
     events: Sequence[EventDesc],
     records: Sequence[bytes],
-    features: Mapping[int, bytes] | None = None,
+    features: Mapping[int, bytes] | Mapping[Feature, bytes] | None = None,
     data_size: int | None = None,
     described: bool = True,
 ) -> bytes:
@@ -203,7 +203,7 @@ def perf_file(
         data_size: the header's; None: the real one. perf leaves 0 until it ends.
         described: adds EVENT_DESC, which has the events' names.
     """
-    bodies = dict(features or {})
+    bodies: dict[int, bytes] = {**(features or {})}
     if described:
         bodies.setdefault(Feature.EVENT_DESC, event_desc(events))
     size = attr_size([event.attr for event in events])

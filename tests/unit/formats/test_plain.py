@@ -52,7 +52,11 @@ def test_it_is_written_from_front_to_back_with_the_header_that_perf_expects() ->
 events = st.lists(
     st.builds(
         EventDesc,
-        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30),
+        st.text(
+            st.characters(exclude_characters="\0", exclude_categories=["Cs"]),
+            min_size=1,
+            max_size=30,
+        ),
         st.builds(
             Attr,
             type=st.integers(0, 9),

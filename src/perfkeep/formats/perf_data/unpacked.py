@@ -9,6 +9,7 @@ compressed is put in its place:
     HEADER_FEATURE     a feature, in pipe mode           → features
     TRACING_DATA       formats of tracepoints, behind it → feature TRACING_DATA
     EVENT_UPDATE       an event's name                   → events
+    HEADER_BUILD_ID    a file's build id                 → feature BUILD_ID
     COMPRESSED, 2      a part of one zstd stream         → its records
     AUXTRACE           data of a PMU, behind it          → left out, and counted
 """
@@ -130,6 +131,10 @@ class _Unpacker:
             if what == _UPDATE_NAME:
                 name = bytes(record[24:]).split(b"\0")[0]
                 self.found.names[id] = name.decode(errors="replace")
+        elif kind == UserRecord.HEADER_BUILD_ID:
+            # The section of a file is a chain of just these records.
+            before = self.found.features.get(Feature.BUILD_ID, b"")
+            self.found.features[Feature.BUILD_ID] = memoryview(bytes(before) + bytes(record))
         elif kind == UserRecord.HEADER_FEATURE and len(record) >= 16:
             (number,) = _LONG.unpack_from(record, 8)
             known = number in Feature._value2member_map_
