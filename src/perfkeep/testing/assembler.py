@@ -203,7 +203,7 @@ def perf_file(
         data_size: the header's; None: the real one. perf leaves 0 until it ends.
         described: adds EVENT_DESC, which has the events' names.
     """
-    bodies: dict[int, bytes] = {**(features or {})}
+    bodies = {int(number): body for number, body in (features or {}).items()}
     if described:
         bodies.setdefault(Feature.EVENT_DESC, event_desc(events))
     size = attr_size([event.attr for event in events])
