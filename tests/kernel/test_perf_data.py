@@ -40,7 +40,9 @@ from perfkeep.records import summary
 from perfkeep.records.sample import Layout
 from perfkeep.testing import requirements as needs
 from perfkeep.testing.load import heartbeat
+from support.caller import CALLS, Callers
 from support.commands import perf
+from support.waiting import Eventually
 
 pytestmark = needs.requires(needs.perf_events, needs.tracefs, needs.perf_tool, needs.root)
 
@@ -120,9 +122,11 @@ class Recorded:
 
 @contextmanager
 def recorded(
-    *events: EventDesc, kind: Kind = "backward", size: int = 1 << 20
+    *events: EventDesc, kind: Kind = "backward", size: int = 1 << 20, pid: int = -1
 ) -> Iterator[Recorded]:
-    """Every event on every CPU; the first owns the CPU's ring, the others are pointed at it."""
+    """Every event on every CPU, of one task or of all; the first owns the CPU's ring, the others are
+    pointed at it.
+    """
     backward = Flag.WRITE_BACKWARD if kind == "backward" else Flag(0)
     events = tuple(
         EventDesc(one.name, one.attr.with_flags(backward), {}, one.tracepoint) for one in events
@@ -132,7 +136,7 @@ def recorded(
         for cpu in cpus.online():
             owner = None
             for event in events:
-                fd = stack.enter_context(perf_event_open(event.attr, -1, cpu)).fileno()
+                fd = stack.enter_context(perf_event_open(event.attr, pid, cpu)).fileno()
                 event.ids[cpu] = [event_id(fd)]
                 if owner is None:
                     owner = fd
@@ -318,17 +322,24 @@ def test_a_beginning_that_was_overwritten_is_not_reached(tmp_path: Path) -> None
     assert not any(cpu.reached for cpu in coverage.cpus)
 
 
-def test_no_sample_is_missing_between_two_snapshots(tmp_path: Path) -> None:
-    paths = tmp_path / "1.data", tmp_path / "2.data"
-    with recorded(tracepoint("sched", "sched_switch", call_chains=False)) as made, load():
-        made.wait_until(200_000)
-        made.write(paths[0])
-        made.write(paths[1])
-    first, second = (
-        [bytes(r) for kind, r in read(path).records() if kind == Record.SAMPLE] for path in paths
-    )
-    # The second has all of the first, and nothing was recorded before what the first begins with.
-    assert set(first) <= set(second) and len(second) > len(first)
+def test_no_sample_is_missing_between_two_snapshots(
+    tmp_path: Path, caller: Callers, eventually: Eventually
+) -> None:
+    process, numbers = caller(), list[list[int]]()
+
+    def grows() -> bool:
+        path = tmp_path / f"{len(numbers)}.data"
+        made.write(path)
+        numbers.append(process.numbers_of(read(path)))
+        return len(set(map(len, numbers))) > 2
+
+    # Numbered calls of one task, a few hundred in a second: the rings hold a minute of them.
+    system, name = CALLS.split(":")
+    calls = tracepoint(system, name, call_chains=False)
+    with recorded(calls, pid=process.pid) as made, process.calling(every_us=2000):
+        eventually(grows)
+    for present in numbers:
+        assert present == list(range(1, len(present) + 1))
 
 
 def test_files_of_stock_perf_record_are_read(tmp_path: Path) -> None:

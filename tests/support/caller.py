@@ -12,7 +12,7 @@ from typing import Protocol
 
 from perfkeep.abi.records import Record
 from perfkeep.client.snapshot import Snapshot
-from perfkeep.formats.perf_data import reader
+from perfkeep.formats.perf_data import PerfData, reader
 from perfkeep.records.sample import Layout
 
 TRACEFS = Path("/sys/kernel/tracing")
@@ -119,23 +119,26 @@ class Caller:
         self.process.communicate()
 
     def numbers_in(self, snapshot: Snapshot) -> list[int]:
-        """The numbers of this process's calls that a snapshot holds, sorted; each is there once."""
+        """Numbers of this process's calls that a snapshot holds, sorted; each is there once."""
         with snapshot.open() as file:
-            data = reader.parse(memoryview(file.read()))
-        at = next(index for index, one in enumerate(data.events) if one.attr.config == _id(CALLS))
-        layout, ids = Layout(data.events[at].attr), set(data.events[at].all_ids)
-        found = []
+            return self.numbers_of(reader.parse(memoryview(file.read())))
+
+    def numbers_of(self, data: PerfData) -> list[int]:
+        """The same of a file."""
+        event = next(event for event in data.events if event.attr.config == tracepoint_id(CALLS))
+        layout, ids = Layout(event.attr), set(event.all_ids)
+        numbers = []
         for kind, record in data.records():
             if kind == Record.SAMPLE and layout.identifier(record) in ids:
                 sample = layout.decode(record)
                 if sample.pid == self.pid:
                     # common fields, number of the call, which, who
-                    found.append(struct.unpack_from("=i", sample.raw, 24)[0] - 0x40000000)
-        assert len(found) == len(set(found))
-        return sorted(found)
+                    numbers.append(struct.unpack_from("=i", sample.raw, 24)[0] - 0x40000000)
+        assert len(numbers) == len(set(numbers))
+        return sorted(numbers)
 
 
-def _id(tracepoint: str) -> int:
+def tracepoint_id(tracepoint: str) -> int:
     return int((TRACEFS / "events" / tracepoint.replace(":", "/") / "id").read_text())
 
 
