@@ -61,7 +61,7 @@ def test_python_functions_are_in_its_call_chains(tmp_path: Path, how: str) -> No
         for one in made:
             one.unlink(missing_ok=True)
     seen: Counter[tuple[str, ...]] = Counter()
-    for ((pid,), chain), count in found.counts.items():
+    for ((pid,), chain), count in found.samples.items():
         if pid == process.pid:
             names = [found.functions[one].name for one in chain]
             mine = [name for name in names if name.startswith("py::") and str(program) in name]

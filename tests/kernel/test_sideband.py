@@ -69,7 +69,7 @@ def named(path: Path) -> int:
     found = stacks(look(str(path)), "cpu_clock")
     return sum(
         count
-        for ((comm,), chain), count in found.counts.items()
+        for ((comm,), chain), count in found.samples.items()
         if comm == "burner" and found.functions[chain[-1]].name == "burn_the_time"
     )
 
@@ -336,7 +336,7 @@ def test_code_that_was_made_at_run_time_has_the_name_that_its_compiler_gave(
         found = stacks(look(str(tmp_path / "x.data")), "cpu_clock", ["pid"])
         names = {
             found.functions[chain[-1]]: count
-            for ((pid,), chain), count in found.counts.items()
+            for ((pid,), chain), count in found.samples.items()
             if pid == process.pid
         }
         file = map if tell == _MAP else dump
@@ -359,7 +359,7 @@ def test_files_of_a_process_in_its_own_mount_namespace_are_read_there(
         def leaves() -> set[str]:
             recording.snapshot(str(tmp_path / "x.data"))
             found = stacks(look(str(tmp_path / "x.data")), "cpu_clock", ["pid"])
-            chains = [chain for (pid,), chain in found.counts if pid == process.pid]
+            chains = [chain for (pid,), chain in found.samples if pid == process.pid]
             return {found.functions[chain[-1]].name for chain in chains}
 
         try:

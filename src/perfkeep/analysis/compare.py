@@ -19,7 +19,7 @@ Span = tuple[int | None, int | None]
 
 
 class Change(NamedTuple):
-    """What share of all samples was taken in something itself, and in all that it called.
+    """The shares of something itself, and of all that it called, before and after.
 
     Attributes:
         values: what it is; see stacks.Share.
@@ -48,11 +48,11 @@ def compare(
     """
     parts = []
     for found in (before, after):
-        count = sum(found.counts.values()) or 1
+        count = sum(found.weights.values()) or 1
         rows = {tuple(row.values.items()): row for row in shares(found, by, keys)}
         parts.append((count, rows))
     (old, olds), (new, news) = parts
-    nothing = Share({}, 0, 0)
+    nothing = Share({}, 0, 0, 0)
     changes = []
     for values in olds.keys() | news.keys():
         one, other = olds.get(values, nothing), news.get(values, nothing)

@@ -10,13 +10,13 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perfkeep.abi.perf_data import Feature
-from perfkeep.abi.perf_event import Type
+from perfkeep.abi.perf_event import Attr, Type
 from perfkeep.abi.records import Record
 from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.perf_data.coverage import Clock
@@ -27,6 +27,7 @@ from perfkeep.records.columns import Decoded, Table, decode
 from perfkeep.records.names import Named, namer
 from perfkeep.records.parts import Kind
 from perfkeep.records.print_format import Printer, printer
+from perfkeep.records.sample import constant_period
 from perfkeep.records.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -116,8 +117,10 @@ class _Context:
             return f"{address:#x}"
         return f"{found.name}+{found.offset:#x}" if offset else found.name
 
-    def beside(self, columns: list[Column]) -> list[Column]:
-        """These columns, with the name of the thread, the host and wall clock."""
+    def beside(self, attr: Attr, columns: list[Column]) -> list[Column]:
+        """These columns, with the name of the thread, the host and wall clock, and the period where
+        the samples carry none.
+        """
         known = {one.name: one.values for one in columns}
         tid, time = known.get("tid"), known.get("time")
         context = []
@@ -127,6 +130,9 @@ class _Context:
         if time is not None and self.wall_offset_ns is not None:
             context.append(Column("wall", "int", time + np.int64(self.wall_offset_ns)))
         at = next((at for at, one in enumerate(columns) if one.name == "misc"), 0)
+        period = constant_period(attr)
+        if "period" not in known and period is not None:
+            columns = [*columns, Column("period", "int", np.full(len(columns[0]), period, "u8"))]
         return [*columns[:at], *context, *columns[at:]]
 
 
@@ -165,7 +171,7 @@ class Data:
         shown = [one for one in self._decoded.tables if len(one.found) or not one.kind.attr.dummy]
         self.tables = self._named(shown)
         for table in self.tables.values():
-            table.with_context = self._context.beside
+            table.with_context = partial(self._context.beside, table.kind.attr)
 
     def _named(self, tables: list[Table]) -> dict[str, Table]:
         """By names that SQL takes: without the system where that is unambiguous."""

@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from perfkeep.abi.perf_data import Feature
-from perfkeep.abi.perf_event import Flag
 from perfkeep.analysis.stacks import Chains, Frames
 from perfkeep.errors import UsageError
 from perfkeep.formats.sampled import Facts, Row, Sampled
@@ -15,7 +14,7 @@ from perfkeep.records.cells import values
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
-    from perfkeep.records.columns import Rows, Table
+    from perfkeep.records.columns import Rows
 
 
 def listed(rows: Rows, name: str, otherwise: Any) -> list[Any]:
@@ -33,8 +32,7 @@ def sampled(data: Data, name: str) -> Sampled:
     if "time" not in table.names:
         raise UsageError(f"{table.kind.name} does not record when its samples were taken")
     chains = Chains(table, data.symbolizer)
-    period = table.kind.attr.sample_period if not _by_frequency(table) else 1
-    wanted = (("time", 0), ("pid", 0), ("tid", 0), ("cpu", 0), ("comm", ""), ("period", period))
+    wanted = (("time", 0), ("pid", 0), ("tid", 0), ("cpu", 0), ("comm", ""), ("period", 1))
     read = [
         ([listed(rows, *one) for one in wanted], chains.numbers(rows)) for rows in table.batches()
     ]
@@ -56,11 +54,6 @@ def sampled(data: Data, name: str) -> Sampled:
         data.wall_offset_ns,
         table.kind.attr,
     )
-
-
-def _by_frequency(table: Table) -> bool:
-    """Whether the attr says how often to sample, and not how many stand for one sample."""
-    return bool(table.kind.attr.flags & Flag.FREQ)
 
 
 def facts(data: Data) -> Facts:

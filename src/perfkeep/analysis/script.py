@@ -131,6 +131,8 @@ class _Lines:
     def _has(self, field: str) -> bool:
         if field == "trace":
             return self.tracepoint
+        if field == "period":  # where samples carry none, the attr's stands for all
+            return True
         column = _COLUMNS.get(field, field)
         return column is None or column in self.has or self._of_chain(field)
 
@@ -148,6 +150,9 @@ class _Lines:
         return [head + "\n" for head in heads]
 
     def _part(self, name: str, rows: Rows) -> list[list[Any]]:
+        if name == "period" and name not in self.has:
+            # By frequency, it is the frequency, in the attr as in perf's text.
+            return [[self.kind.attr.sample_period] * len(rows)]
         if name != "time":
             return [values(_column(rows, name))]
         time = _column(rows, "time").values

@@ -25,6 +25,8 @@ Connection = duckdb.DuckDBPyConnection
 #: What is wrong with a query, or came of it.
 SqlError = duckdb.Error
 
+_MOST = 2**63 - 1
+
 # Of each thread: when it was switched out, when in again, and what for it was out.
 _OFF_CPU = """
 CREATE VIEW off_cpu AS
@@ -112,8 +114,15 @@ class _Flames:
             np.array([codes.setdefault(text, len(codes)) for text in some], "i8")
             for some in ([row.name for row in rows], [row.file for row in rows])
         ]
-        numbers = np.array([(row.parent, row.depth, row.own, row.total) for row in rows], "i8")
-        parent, depth, own, total = numbers.reshape(-1, 4).T
+        # A file may say any period, and the sums must fit.
+        numbers = np.array(
+            [
+                (row.parent, row.depth, min(row.own, _MOST), min(row.total, _MOST), row.samples)
+                for row in rows
+            ],
+            "i8",
+        )
+        parent, depth, own, total, samples = numbers.reshape(-1, 5).T
         names = Texts(codes)
         return ArrowTable.of(
             [
@@ -124,6 +133,7 @@ class _Flames:
                 names.column("file", texts[1]),
                 Column("self", "int", np.ascontiguousarray(own)),
                 Column("total", "int", np.ascontiguousarray(total)),
+                Column("samples", "int", np.ascontiguousarray(samples)),
             ]
         )
 

@@ -1,15 +1,16 @@
-"""Call stacks of samples, and how often each was seen."""
+"""Call stacks of samples, and the weight of each: the sum of its samples' periods, or their number."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import compress, pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfkeep.abi.perf_event import Attr
 from perfkeep.analysis.symbolize import CONTEXTS, Function, Symbolizer
 from perfkeep.errors import UsageError
 from perfkeep.records.cells import behind, values
@@ -33,22 +34,30 @@ class Stacks(NamedTuple):
 
     Attributes:
         event: its name.
+        attr: of the event: in which unit periods are.
         functions: that frames are numbered by.
-        counts: (what they were put together by, frames from the outermost to the innermost) →
-            samples.
+        weights: (values of the groups, frames from the outermost to the innermost) → weight.
+        samples: the same keys → number of samples.
     """
 
     event: str
+    attr: Attr
     functions: list[Function]
-    counts: Counter[tuple[Key, Frames]]
+    weights: Counter[tuple[Key, Frames]]
+    samples: Counter[tuple[Key, Frames]]
+
+    @property
+    def unit(self) -> str:
+        """Of the weights: "samples", "ns" or what the event counts."""
+        if self.weights == self.samples:
+            return "samples"
+        return "ns" if self.attr.is_clock else self.event
 
     def named(self) -> list[tuple[list[tuple[str, str]], int]]:
-        """Each stack as (function, file), and how often it was seen; what the samples were put
-        together by is the outermost frame.
-        """
+        """Each stack as (function, file), and its weight; the first group is the outermost frame."""
         return [
-            ([(str(key[0]), ""), *(self.functions[one] for one in chain)], count)
-            for (key, chain), count in self.counts.most_common()
+            ([(str(key[0]), ""), *(self.functions[frame] for frame in chain)], weight)
+            for (key, chain), weight in self.weights.most_common()
         ]
 
 
@@ -100,68 +109,106 @@ class Chains:
         return found, functions
 
 
+def periods(rows: Rows) -> Ints:
+    """The number of events each of these samples stands for; 1 where the file does not say."""
+    column = rows.get("period")
+    return np.ones(len(rows), "u8") if column is None else column.values
+
+
+class _Tally:
+    """Adds up samples by any key, batch by batch."""
+
+    def __init__(self) -> None:
+        self._codes: dict[tuple[Key, int], int] = {}
+        self._samples: Ints = np.zeros(0, "i8")
+        self._weights: Ints = np.zeros(0)
+
+    def add(self, keys: Iterable[tuple[Key, int]], weights: Ints, within: Ints) -> None:
+        """
+        Args:
+            within: whether each of them counts.
+        """
+        known = self._codes
+        codes = np.fromiter((known.setdefault(key, len(known)) for key in keys), "i8", len(weights))
+        codes, room = codes[within], len(known)
+        self._samples = np.bincount(codes, minlength=room) + _grown(self._samples, room)
+        # As floats, which are exact up to 2**53: a file may say any period, and integers wrap.
+        self._weights = np.bincount(codes, weights[within], room) + _grown(self._weights, room)
+
+    def items(self) -> Iterator[tuple[tuple[Key, int], int, int]]:
+        """(key, number of samples, weight) of each that has samples."""
+        sums = zip(self._codes, self._samples.tolist(), self._weights.tolist(), strict=True)
+        return ((key, samples, int(weight)) for key, samples, weight in sums if samples)
+
+
+def _grown(numbers: Ints, size: int) -> Ints:
+    return np.pad(numbers, (0, size - len(numbers)))
+
+
 def stacks(
     data: Data,
     name: str,
     by: Sequence[str] = ("comm",),
     span: tuple[int | None, int | None] = (None, None),
+    count_samples: bool = False,
 ) -> Stacks:
     """
     Args:
         by: some of GROUPS.
         span: only samples from the first to the last of these ns.
+        count_samples: each sample has the weight 1, instead of its period.
 
     Raises:
         UsageError: there is no such table, or it says nothing of places, or not whose they are.
     """
     table = data.table(name)
-    for one in by:
-        if one not in GROUPS or one not in table.names:
-            raise UsageError(f"{table.kind.name} says nothing of {one!r}")
-    chains = Chains(table, data.symbolizer)
-    numbered: Counter[tuple[Key, int]] = Counter()
+    for group in by:
+        if group not in GROUPS or group not in table.names:
+            raise UsageError(f"{table.kind.name} says nothing of {group!r}")
+    chains, tally = Chains(table, data.symbolizer), _Tally()
     for rows in table.batches():
-        numbers = chains.numbers(rows)
-        some_of = [values(column) for one in by if (column := rows.get(one)) is not None]
-        keys = list(zip(*some_of, strict=True)) or [()] * len(rows)
-        some = zip(keys, numbers, strict=True)
-        numbered.update(some if span == (None, None) else compress(some, _within(rows, *span)))
+        columns = [values(column) for group in by if (column := rows.get(group)) is not None]
+        keys = list(zip(*columns, strict=True)) or [()] * len(rows)
+        pairs = zip(keys, chains.numbers(rows), strict=True)
+        weights = np.ones(len(rows)) if count_samples else periods(rows)
+        tally.add(pairs, weights, _within(rows, *span))
     frames, functions = chains.frames()
-    counts: Counter[tuple[Key, Frames]] = Counter()
-    for (key, number), count in numbered.items():
-        counts[key, frames[number]] += count
-    return Stacks(table.kind.name, functions, counts)
-
-
-def _within(rows: Rows, first: int | None, last: int | None) -> list[bool]:
-    """Whether each was taken in that time."""
-    time = rows.get("time")
-    if time is None:
-        return [True] * len(rows)
-    moments = time.values.astype("i8")
-    kept = np.ones(len(rows), bool)
-    if first is not None:
-        kept &= moments >= first
-    if last is not None:
-        kept &= moments <= last
-    found: list[bool] = kept.tolist()
+    found = Stacks(table.kind.name, table.kind.attr, functions, Counter(), Counter())
+    for (key, number), samples, weight in tally.items():
+        found.samples[key, frames[number]] += samples
+        found.weights[key, frames[number]] += weight
     return found
 
 
+def _within(rows: Rows, first: int | None, last: int | None) -> Ints:
+    """Whether each was taken in that time."""
+    within, time = np.ones(len(rows), bool), rows.get("time")
+    if time is None:
+        return within
+    moments = time.values.astype("i8")
+    if first is not None:
+        within &= moments >= first
+    if last is not None:
+        within &= moments <= last
+    return within
+
+
 class Share(NamedTuple):
-    """How many samples were taken in something itself, and in all that it called.
+    """The weight of what ran in something itself, and in all that it called.
 
     Attributes:
         values: what it is: comm, pid, tid, cpu; sym and dso of the function.
+        samples: that were taken in it itself.
     """
 
     values: dict[str, str | int]
     self: int
     total: int
+    samples: int
 
 
 def shares(found: Stacks, by: Sequence[str], keys: Sequence[str] = ("comm",)) -> list[Share]:
-    """The one with most samples of its own first.
+    """The one with the greatest weight of its own first.
 
     Args:
         by: "sym", "dso", both or neither.
@@ -171,13 +218,21 @@ def shares(found: Stacks, by: Sequence[str], keys: Sequence[str] = ("comm",)) ->
     parts = [tuple(one[names[name]] for name in by) for one in found.functions]
     own: Counter[tuple[Key, Key]] = Counter()
     total: Counter[tuple[Key, Key]] = Counter()
-    for (key, chain), count in found.counts.items():
-        own[key, parts[chain[-1]] if chain else ("",) * len(by)] += count
-        for one in {parts[at] for at in chain} if by else {()}:
-            total[key, one] += count
+    samples: Counter[tuple[Key, Key]] = Counter()
+    for (key, chain), weight in found.weights.items():
+        leaf = key, parts[chain[-1]] if chain else ("",) * len(by)
+        own[leaf] += weight
+        samples[leaf] += found.samples[key, chain]
+        for part in {parts[frame] for frame in chain} if by else {()}:
+            total[key, part] += weight
     rows = [
-        Share(dict(zip([*keys, *by], [*key, *part], strict=True)), own[key, part], total[key, part])
-        for key, part in total.keys() | own.keys()
+        Share(
+            dict(zip([*keys, *by], [*row[0], *row[1]], strict=True)),
+            own[row],
+            total[row],
+            samples[row],
+        )
+        for row in total.keys() | own.keys()
     ]
     return sorted(rows, key=lambda row: (-row.self, -row.total, *map(str, row.values.values())))
 

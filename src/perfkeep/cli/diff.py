@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from perfkeep.cli.common import printable, say
 from perfkeep.cli.progress import Progress
-from perfkeep.cli.report import KEYS, keys_of
+from perfkeep.cli.report import KEYS, add_samples, keys_of
 from perfkeep.cli.table import render
 from perfkeep.errors import UsageError
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flamegraph", metavar="OUT", help="draw it, as one page of HTML; - is stdout"
     )
+    add_samples(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,14 +53,14 @@ def run(options: argparse.Namespace) -> int:
     keys = [key for key in options.by if key in GROUPS]
     spans = [*options.times, *options.times][:2] or ["", ""]
     found = [
-        _stacks(data, event, ["comm"] if options.flamegraph else keys, span)
+        _stacks(data, event, ["comm"] if options.flamegraph else keys, span, options.samples)
         for data, span in zip((before, after), spans, strict=True)
     ]
     if options.flamegraph:
         _draw(options.flamegraph, *found)
         return 0
     changes = compare(found[0], found[1], [key for key in options.by if key not in GROUPS], keys)
-    counts = [sum(one.counts.values()) for one in found]
+    counts = [sum(part.samples.values()) for part in found]
     print(f"{counts[0]:,} and {counts[1]:,} samples of {printable(found[0].event)}")
     rows = [
         [
@@ -89,12 +90,13 @@ def _read(source: str) -> Data:
     return data
 
 
-def _stacks(data: Data, event: str, by: list[str], span: str) -> Stacks:
+def _stacks(data: Data, event: str, by: list[str], span: str, count_samples: bool) -> Stacks:
     from perfkeep.analysis.compare import parse_span
     from perfkeep.analysis.stacks import stacks
 
-    found = stacks(data, event, by, parse_span(span, data, event) if span else (None, None))
-    if not found.counts:
+    moments = parse_span(span, data, event) if span else (None, None)
+    found = stacks(data, event, by, moments, count_samples)
+    if not found.samples:
         raise UsageError(f"there is no sample of {event}" + (f" within {span}" if span else ""))
     return found
 
@@ -103,7 +105,8 @@ def _draw(path: str, before: Stacks, after: Stacks) -> None:
     from perfkeep.client.aside import AsideFile
     from perfkeep.formats.flamegraph import flamegraph
 
-    page = flamegraph(f"{after.event}: what changed", after.named(), before.named())
+    title = f"{after.event}: what changed"
+    page = flamegraph(title, after.named(), before.named(), after.unit)
     with ExitStack() as stack:
         out: BinaryIO = sys.stdout.buffer
         if path != "-":

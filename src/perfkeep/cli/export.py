@@ -7,14 +7,16 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from perfkeep.cli.common import printable, say
 from perfkeep.cli.progress import Progress, Watched
+from perfkeep.cli.report import add_samples
 from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
+    from perfkeep.analysis.stacks import Stacks
     from perfkeep.formats.sampled import Sampled
 
 
@@ -30,6 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-clobber", action="store_true", help="leave a file that exists as it is"
     )
+    add_samples(parser)
+
+
+class Asked(NamedTuple):
+    """Whose samples are exported, and how they are weighed: by period, or each as one."""
+
+    event: str | None
+    count_samples: bool
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.output == "-" and sys.stdout.isatty() and options.to in _BINARY:
         raise UsageError(f"{options.to} is not for a terminal; name a file with -o")
+    if options.samples and options.to not in _WEIGHED:
+        raise UsageError(f"{options.to} has every sample, with its period; leave --samples away")
     with Progress() as progress, ExitStack() as stack:
         progress.stage(f"reading {printable(options.source)}")
         data = look(options.source, progress.rings)
@@ -48,73 +60,75 @@ def run(options: argparse.Namespace) -> int:
         if options.output != "-":
             out = stack.enter_context(AsideFile(options.output, not options.no_clobber))
         progress.stage(f"making {options.to}")
-        FORMS[options.to](data, options.event, cast(BinaryIO, Watched(out, progress)))
+        asked = Asked(options.event, options.samples)
+        FORMS[options.to](data, asked, cast(BinaryIO, Watched(out, progress)))
     return 0
 
 
-def _named(data: Data, event: str | None) -> tuple[str, list[tuple[list[tuple[str, str]], int]]]:
-    """The event's name, and its stacks with the thread as the outermost frame."""
+def _stacks(data: Data, asked: Asked) -> Stacks:
+    """The event's stacks by thread."""
     from perfkeep.analysis.stacks import default_event, stacks
 
-    found = stacks(data, event or default_event(data))
-    return found.event, found.named()
+    return stacks(data, asked.event or default_event(data), count_samples=asked.count_samples)
 
 
-def _folded(data: Data, event: str | None, out: BinaryIO) -> None:
+def _folded(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.folded import folded
 
-    _, some = _named(data, event)
-    for line in folded(([name for name, _ in frames], count) for frames, count in some):
+    some = _stacks(data, asked).named()
+    for line in folded(([name for name, _ in frames], weight) for frames, weight in some):
         out.write(line.encode(errors="replace"))
 
 
-def _flamegraph(data: Data, event: str | None, out: BinaryIO) -> None:
+def _flamegraph(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.flamegraph import flamegraph
 
-    out.write(flamegraph(*_named(data, event)))
+    found = _stacks(data, asked)
+    out.write(flamegraph(found.event, found.named(), unit=found.unit))
 
 
-def _sampled(data: Data, event: str | None) -> Sampled:
+def _sampled(data: Data, asked: Asked) -> Sampled:
     from perfkeep.analysis.sampled import sampled
     from perfkeep.analysis.stacks import default_event
 
-    return sampled(data, event or default_event(data))
+    return sampled(data, asked.event or default_event(data))
 
 
-def _perfetto(data: Data, event: str | None, out: BinaryIO) -> None:
+def _perfetto(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.analysis.trace import trace
 
-    for packet in trace(data, event):
+    for packet in trace(data, asked.event):
         out.write(packet)
 
 
-def _perf_data(data: Data, event: str | None, out: BinaryIO) -> None:
+def _perf_data(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.perf_data.plain import write_plain
 
-    if event is not None:
+    if asked.event is not None:
         raise UsageError("perf.data has every event; leave -e away")
     write_plain(out, data.file)
 
 
-def _pprof(data: Data, event: str | None, out: BinaryIO) -> None:
+def _pprof(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.pprof import pprof
 
-    out.write(pprof(_sampled(data, event)))
+    out.write(pprof(_sampled(data, asked), asked.count_samples))
 
 
-def _firefox(data: Data, event: str | None, out: BinaryIO) -> None:
+def _firefox(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.analysis.sampled import facts
     from perfkeep.formats.firefox import firefox
 
-    document = firefox(_sampled(data, event), facts(data))
+    document = firefox(_sampled(data, asked), facts(data), asked.count_samples)
     out.write(json.dumps(document, separators=(",", ":")).encode())
 
 
-def _speedscope(data: Data, event: str | None, out: BinaryIO) -> None:
+def _speedscope(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.speedscope import speedscope
 
-    name, some = _named(data, event)
-    out.write(json.dumps(speedscope(name, some), separators=(",", ":")).encode())
+    found = _stacks(data, asked)
+    document = speedscope(found.event, found.named(), found.unit)
+    out.write(json.dumps(document, separators=(",", ":")).encode())
 
 
 def _table(data: Data, event: str | None) -> str:
@@ -132,23 +146,23 @@ def _table(data: Data, event: str | None) -> str:
     return some[0] if some else next(iter(data.tables))
 
 
-def _copy(form: str) -> Callable[[Data, str | None, BinaryIO], None]:
-    def write(data: Data, event: str | None, out: BinaryIO) -> None:
+def _copy(form: str) -> Callable[[Data, Asked, BinaryIO], None]:
+    def write(data: Data, asked: Asked, out: BinaryIO) -> None:
         from perfkeep.analysis.sql import write_rows
 
-        write_rows(data.connection, f'FROM "{_table(data, event)}"', form, out)
+        write_rows(data.connection, f'FROM "{_table(data, asked.event)}"', form, out)
 
     return write
 
 
-def _arrow(data: Data, event: str | None, out: BinaryIO) -> None:
+def _arrow(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.arrow import write_stream
 
-    write_stream(data.with_names(_table(data, event)), out)
+    write_stream(data.with_names(_table(data, asked.event)), out)
 
 
 #: What `--to` takes.
-FORMS: dict[str, Callable[[Data, str | None, BinaryIO], None]] = {
+FORMS: dict[str, Callable[[Data, Asked, BinaryIO], None]] = {
     "arrow": _arrow,
     "csv": _copy("csv"),
     "firefox": _firefox,
@@ -160,4 +174,6 @@ FORMS: dict[str, Callable[[Data, str | None, BinaryIO], None]] = {
     "pprof": _pprof,
     "speedscope": _speedscope,
 }
+#: The forms that give each stack or sample a weight.
+_WEIGHED = ("firefox", "flamegraph", "folded", "pprof", "speedscope")
 _BINARY = ("arrow", "parquet", "perf.data", "perfetto", "pprof")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from perfkeep.cli.common import say
 from perfkeep.cli.table import plain, render
 from perfkeep.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.stacks import Stacks
 
 _KEYS = ("comm", "pid", "tid", "cpu", "sym", "dso")
 #: As a person reads them.
@@ -34,8 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tree", action="store_true", help="show who called what, by thread or --by comm or pid"
     )
     parser.add_argument(
-        "-e", "--event", metavar="EVENT", help="with --by or --tree: count this event's samples"
+        "-e", "--event", metavar="EVENT", help="with --by or --tree: this event's samples"
     )
+    add_samples(parser)
+
+
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--samples", action="store_true", help="count samples, instead of adding up their periods"
+    )
+
+
+def summed(found: Stacks, total: int, count_samples: bool) -> str:
+    """The line above shares: how many samples there are, and by what they are weighed."""
+    samples = f"{sum(found.samples.values()):,} samples of {plain(found.event)}"
+    if count_samples or found.unit == "samples":
+        return samples
+    return f"{samples}, weighed by period: {total:,}{' ns' if found.unit == 'ns' else ''} in all"
 
 
 def keys_of(text: str) -> list[str]:
@@ -46,9 +65,7 @@ def keys_of(text: str) -> list[str]:
 
 
 def _by(options: argparse.Namespace) -> int:
-    """Samples by what was asked for, with the share that was spent there itself and, of functions,
-    in all that they called.
-    """
+    """Shares by what was asked for: of the thing itself and, of functions, of all that they called."""
     from perfkeep.analysis.stacks import GROUPS, default_event, shares, stacks
     from perfkeep.client.look import look
 
@@ -56,16 +73,18 @@ def _by(options: argparse.Namespace) -> int:
     for text in data.complaints():
         say(text)
     keys = [key for key in options.by if key in GROUPS]
-    found = stacks(data, options.event or default_event(data), keys)
+    event = options.event or default_event(data)
+    found = stacks(data, event, keys, count_samples=options.samples)
     rows = shares(found, [key for key in options.by if key not in GROUPS], keys)
-    total = sum(found.counts.values()) or 1
-    print(f"{total:,} samples of {plain(found.event)}")
+    total = sum(found.weights.values())
+    print(summed(found, total, options.samples))
+    whole = total or 1
     header = ["SELF", "TOTAL", "SAMPLES", *(key.upper() for key in options.by)]
     shown = [
         [
-            f"{row.self / total:.1%}",
-            f"{row.total / total:.1%}",
-            f"{row.self:,}",
+            f"{row.self / whole:.1%}",
+            f"{row.total / whole:.1%}",
+            f"{row.samples:,}",
             *(str(row.values[key]) for key in options.by),
         ]
         for row in rows[: options.top]
@@ -77,7 +96,7 @@ def _by(options: argparse.Namespace) -> int:
 
 
 def _tree(options: argparse.Namespace) -> int:
-    """Callers above what they called. What has less than a hundredth of all samples is left out."""
+    """Callers above what they called. What has less than a hundredth of the whole is left out."""
     from perfkeep.analysis.stacks import GROUPS, default_event, stacks
     from perfkeep.analysis.tree import tree
     from perfkeep.client.look import look
@@ -88,12 +107,14 @@ def _tree(options: argparse.Namespace) -> int:
     data = look(options.file)
     for text in data.complaints():
         say(text)
-    found = stacks(data, options.event or default_event(data), keys)
-    total = sum(found.counts.values()) or 1
+    event = options.event or default_event(data)
+    found = stacks(data, event, keys, count_samples=options.samples)
+    total = sum(found.weights.values())
     rows = tree(found, 0.01)
-    print(f"{total:,} samples of {plain(found.event)}")
+    print(summed(found, total, options.samples))
+    whole = total or 1
     shown = [
-        [f"{row.total / total:.1%}", f"{row.own / total:.1%}", "  " * row.depth + row.name]
+        [f"{row.total / whole:.1%}", f"{row.own / whole:.1%}", "  " * row.depth + row.name]
         for row in rows[: options.top]
     ]
     print(render(["TOTAL", "SELF", "CALLED"], shown, right=(0, 1)))
@@ -117,18 +138,17 @@ def run(options: argparse.Namespace) -> int:
     records = list(data.records())
     for text in data.complaints(sum(len(record) for _, record in records)):
         say(text)
-    rows = table(sources, records)
-    names = [source.name for source in sources]
+    rows = table(sources, records, options.samples)
     shown = [
         [
             "" if row.share is None else f"{row.share:.1%}",
             row.comm,
             str(row.pid),
-            *(f"{row.samples.get(name, 0):,}" for name in names),
+            *(f"{count:,}" for count in row.samples),
         ]
         for row in rows[: options.top]
     ]
-    header = ["CPU TIME", "COMMAND", "PID", *names]
+    header = ["CPU TIME", "COMMAND", "PID", *(plain(source.name) for source in sources)]
     print(render(header, shown, right=(0, 2, *range(3, len(header)))))
     if len(rows) > options.top:
         print(f"and {len(rows) - options.top} more processes; -n {len(rows)} shows them")

@@ -33,10 +33,15 @@ class _Numbers:
         return self.of.setdefault(one, len(self.of))
 
 
-def firefox(sampled: Sampled, facts: Facts) -> dict[str, Any]:
-    """The document to be written, with a track for every thread."""
+def firefox(sampled: Sampled, facts: Facts, count_samples: bool = False) -> dict[str, Any]:
+    """The document to be written, with a track for every thread.
+
+    Args:
+        count_samples: each sample has the weight 1, instead of its period.
+    """
     strings, libs = _Numbers(), _Numbers()
     rows = sampled.rows
+    count_samples = count_samples or all(row.period == 1 for row in rows)
     begin, end = (rows[0].time, rows[-1].time) if rows else (0, 0)
     threads: dict[tuple[int, int], list[Row]] = {}
     for row in rows:
@@ -66,7 +71,7 @@ def firefox(sampled: Sampled, facts: Facts) -> dict[str, Any]:
         "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "ns"},
     }
     made = [
-        _Thread(sampled, strings, libs).document(some, begin, names)
+        _Thread(sampled, strings, libs, count_samples).document(some, begin, names)
         for _, some in sorted(threads.items())
     ]
     return {
@@ -101,8 +106,11 @@ def _lib(path: str, machine: str) -> dict[str, Any]:
 class _Thread:
     """The tables of one thread: only what its own samples need."""
 
-    def __init__(self, sampled: Sampled, strings: _Numbers, libs: _Numbers) -> None:
+    def __init__(
+        self, sampled: Sampled, strings: _Numbers, libs: _Numbers, count_samples: bool
+    ) -> None:
         self.sampled, self.strings, self.libs = sampled, strings, libs
+        self.count_samples = count_samples
         self.functions = _Numbers()
         self.resources = _Numbers()
         self.nodes = _Numbers()
@@ -139,8 +147,7 @@ class _Thread:
             "samples": {
                 "stack": stacks,
                 "time": [(row.time - begin) / 1e6 for row in rows],
-                "weight": None,
-                "weightType": "samples",
+                **self._weights(rows),
                 "length": len(rows),
             },
             "markers": _table("data", "name", "startTime", "endTime", "phase", "category"),
@@ -154,6 +161,14 @@ class _Thread:
             "resourceTable": self._resources(),
             "nativeSymbols": _table("libIndex", "address", "name", "functionSize"),
         }
+
+    def _weights(self, rows: list[Row]) -> dict[str, Any]:
+        """Of each sample: ms of a clock, or the number of events it stands for."""
+        if self.count_samples:
+            return {"weight": None, "weightType": "samples"}
+        if self.sampled.attr.is_clock:
+            return {"weight": [row.period / 1e6 for row in rows], "weightType": "tracing-ms"}
+        return {"weight": [row.period for row in rows], "weightType": "samples"}
 
     def _frames(self) -> dict[str, Any]:
         """One for each function: samples say no more."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 Frame = tuple[str, str]
-#: Depth, frame, and how often it was seen, after and before.
+#: Depth, frame, and its weight, after and before.
 _Node = tuple[int, Frame, int, int]
 Weighed = Iterable[tuple[list[Frame], int]]
 
@@ -28,10 +28,10 @@ def flamegraph(
     """The page.
 
     Args:
-        stacks: (function, file) from the outermost to the innermost, and how often that was seen.
+        stacks: (function, file) from the outermost to the innermost, and the weight of that.
         before: the same of what this is compared with: widths are those of `stacks`, and colours
             say whether a frame's share grew or shrank.
-        unit: of the counts.
+        unit: of the weights.
     """
     weighed = [(tuple(frames), count, 0) for frames, count in stacks]
     weighed += [(tuple(frames), count, 1) for frames, count in before or ()]

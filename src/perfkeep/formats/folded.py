@@ -1,4 +1,4 @@
-"""Folded stacks: `comm;outermost;…;innermost count`, a line each, as flamegraph.pl reads them."""
+"""Folded stacks: `comm;outermost;…;innermost weight`, a line each, as flamegraph.pl reads them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ def folded(stacks: Iterable[tuple[list[str], int]]) -> Iterator[str]:
     """Lines, sorted. What would be taken for a separator becomes "_".
 
     Args:
-        stacks: names from the outermost to the innermost, and how often that was seen.
+        stacks: names from the outermost to the innermost, and the weight of that.
     """
     lines: dict[str, int] = {}
-    for names, count in stacks:
+    for names, weight in stacks:
         text = ";".join(_plain(name) for name in names)
-        lines[text] = lines.get(text, 0) + count
+        lines[text] = lines.get(text, 0) + weight
     for text in sorted(lines):
         yield f"{text} {lines[text]}\n"
 

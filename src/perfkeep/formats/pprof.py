@@ -18,9 +18,12 @@ class _Strings:
         return self.numbers.setdefault(text, len(self.numbers))
 
 
-def pprof(sampled: Sampled) -> bytes:
+def pprof(sampled: Sampled, count_samples: bool = False) -> bytes:
     """The gzipped profile. Samples of a thread with the same stack are one, with the labels "comm",
     "pid" and "tid".
+
+    Args:
+        count_samples: readers show the number of samples first, instead of the sum of their periods.
     """
     strings = _Strings()
     out = bytearray()
@@ -47,6 +50,8 @@ def pprof(sampled: Sampled) -> bytes:
     out += piece(11, _kind(strings, *kinds[1]))
     out += number(12, max((row.period for row in sampled.rows), default=0))
     out += number(13, strings("perfkeep"))
+    if count_samples:  # otherwise the last kind
+        out += number(14, strings(kinds[0][0]))
     for one in strings.numbers:
         out += text(6, one)
     return gzip.compress(bytes(out), mtime=0)

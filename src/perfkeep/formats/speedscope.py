@@ -6,18 +6,21 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def speedscope(name: str, stacks: Iterable[tuple[list[tuple[str, str]], int]]) -> dict[str, Any]:
+def speedscope(
+    name: str, stacks: Iterable[tuple[list[tuple[str, str]], int]], unit: str = "samples"
+) -> dict[str, Any]:
     """One sampled profile, as the document to be written.
 
     Args:
         name: of the profile.
-        stacks: (function, file) from the outermost to the innermost, and how often that was seen.
+        stacks: (function, file) from the outermost to the innermost, and the weight of that.
+        unit: of the weights; of time only "ns" is known.
     """
     numbers: dict[tuple[str, str], int] = {}
     samples, weights = [], []
-    for frames, count in stacks:
+    for frames, weight in stacks:
         samples.append([numbers.setdefault(one, len(numbers)) for one in frames])
-        weights.append(count)
+        weights.append(weight)
     return {
         "$schema": "https://www.speedscope.app/file-format-schema.json",
         "name": name,
@@ -33,7 +36,7 @@ def speedscope(name: str, stacks: Iterable[tuple[list[tuple[str, str]], int]]) -
             {
                 "type": "sampled",
                 "name": name,
-                "unit": "none",
+                "unit": "nanoseconds" if unit == "ns" else "none",
                 "startValue": 0,
                 "endValue": sum(weights),
                 "samples": samples,

@@ -696,8 +696,9 @@ struct known {
 
 enum { REMEMBERED = 64, NOBODY = -1 };
 
-/* What is so of one at a time: the last of its changes until then, or else its first. */
-static struct known look_up(const struct change *all, Py_ssize_t count, int64_t whose, int64_t ns)
+/* The last change of one until a time; where no time is known, its first. */
+static struct known look_up(const struct change *all, Py_ssize_t count, int64_t whose, int64_t ns,
+			    int timed)
 {
 	struct known found = {whose, INT64_MIN, INT64_MAX, NOBODY};
 	Py_ssize_t low = 0, high = count;
@@ -716,7 +717,8 @@ static struct known look_up(const struct change *all, Py_ssize_t count, int64_t 
 		if (low < count && all[low].whose == whose)
 			found.until = all[low].ns;
 	} else if (low < count && all[low].whose == whose) {
-		found.value = all[low].value;
+		if (!timed)
+			found.value = all[low].value;
 		found.until = all[low].ns;
 	}
 	return found;
@@ -725,9 +727,9 @@ static struct known look_up(const struct change *all, Py_ssize_t count, int64_t 
 /*
  * latest(changes, whose, times, out)
  *
- * What was so of each one at its time. All are native int64: changes: whose, ns and value of each,
- * sorted; times: as many as whose, or none, and then the first change of each counts; out: the
- * values, -1 of one without changes.
+ * The value in force for each one at its time. All are native int64: changes: whose, ns and value of
+ * each, sorted; times: as many as whose, or none, and then the first change of each counts; out: the
+ * values, -1 of one without a change until then.
  */
 static PyObject *latest(PyObject *self, PyObject *args)
 {
@@ -755,7 +757,7 @@ static PyObject *latest(PyObject *self, PyObject *args)
 			/* Without a later change the end is no end. */
 			if (one->whose != whose[row] || ns < one->from ||
 			    (ns >= one->until && one->until != INT64_MAX))
-				*one = look_up(all, count, whose[row], ns);
+				*one = look_up(all, count, whose[row], ns, times.len > 0);
 			to[row] = one->value;
 		}
 		result = Py_NewRef(Py_None);

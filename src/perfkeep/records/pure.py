@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -209,13 +209,13 @@ def spell(texts: Buffer, begins: Buffer, numbers: Buffer) -> tuple[bytes, bytes]
 
 
 def latest(changes: Buffer, whose: Buffer, times: Buffer, out: Buffer) -> None:
-    """What was so of each one at its time: its last change until then, or else its first.
+    """The value in force for each one at its time: that of its last change until then.
 
     Args:
         changes: whose, ns and value of each, native int64, sorted.
         whose: native int64.
         times: ns, native int64, as many; or none: then the first change of each counts.
-        out: writable, native int64, as many: the values, -1 of one without changes.
+        out: writable, native int64, as many: the values, -1 of one without a change until then.
 
     Raises:
         ValueError: too few times, or too little room.
@@ -227,11 +227,12 @@ def latest(changes: Buffer, whose: Buffer, times: Buffer, out: Buffer) -> None:
     all = list(struct.iter_unpack("=qqq", changes))
     found = array("q")
     for row, one in enumerate(ids):
-        low = bisect_right(all, (one, at[row] if at else -(1 << 63)), key=lambda each: each[:2])
-        if low and all[low - 1][0] == one:
-            found.append(all[low - 1][2])
+        if at:
+            place = bisect_right(all, (one, at[row]), key=lambda change: change[:2]) - 1
         else:
-            found.append(all[low][2] if low < len(all) and all[low][0] == one else -1)
+            place = bisect_left(all, one, key=lambda change: change[0])
+        known = 0 <= place < len(all) and all[place][0] == one
+        found.append(all[place][2] if known else -1)
     target[:] = found.tobytes()
 
 

@@ -36,6 +36,11 @@ class SampleRecord:
     raw: bytes
 
 
+def constant_period(attr: Attr) -> int | None:
+    """The period of samples that carry none; None: unknown, as it varies with a frequency."""
+    return None if attr.flags & Flag.FREQ else attr.sample_period or None
+
+
 class Layout:
     """The offsets of an attr's fields."""
 
@@ -80,6 +85,12 @@ class Layout:
         """The process in which a sample was taken."""
         at = self._fixed.get(Sample.TID)
         return None if at is None or at + 8 > len(record) else _TWO.unpack_from(record, at)[0]
+
+    def period(self, record: memoryview | bytes) -> int:
+        """The number of events a sample stands for; 1 where neither record nor attr says."""
+        period = self._word(record, Sample.PERIOD)
+        period = constant_period(self.attr) if period is None else period
+        return 1 if period is None else period
 
     def decode(self, record: memoryview | bytes) -> SampleRecord:
         """One whole PERF_RECORD_SAMPLE.

@@ -1,4 +1,4 @@
-"""What was running: samples by command and process. Plain Python, one pass."""
+"""Samples and CPU time by process. Plain Python, one pass."""
 
 from __future__ import annotations
 
@@ -27,29 +27,35 @@ class Row(NamedTuple):
     """One process.
 
     Attributes:
-        samples: by the name of the event.
-        share: of all samples of clock events, 0 to 1; None when there are none.
+        samples: of each source, in the order of the sources.
+        share: of the CPU time that clock events measured, 0 to 1; None: there are no such samples.
     """
 
     comm: str
     pid: int
-    samples: dict[str, int]
+    samples: list[int]
     share: float | None
 
 
-def table(sources: Iterable[Source], found: Iterable[tuple[int, memoryview]]) -> list[Row]:
+def table(
+    sources: Iterable[Source],
+    found: Iterable[tuple[int, memoryview]],
+    count_samples: bool = False,
+) -> list[Row]:
     """Rows, the one with the largest share or most samples first.
 
     Args:
         found: (type, bytes) of each record.
+        count_samples: shares count samples, instead of adding up their periods.
     """
     known = list(sources)
-    layouts = {id: (source.name, Layout(source.attr)) for source in known for id in source.ids}
-    only = (known[0].name, Layout(known[0].attr)) if len(known) == 1 else None
-    clocks = {source.name for source in known if source.attr.shows_cpu_time}
+    entries = [(number, Layout(source.attr)) for number, source in enumerate(known)]
+    layouts = {id: entry for entry in entries for id in known[entry[0]].ids}
+    only = entries[0] if len(entries) == 1 else None
     names: dict[int, str] = {0: "swapper"}
     parents: dict[int, int] = {}
-    counts: dict[int, Counter[str]] = {}
+    counts: dict[int, Counter[int]] = {}
+    weights: dict[int, Counter[int]] = {}
     for kind, record in found:
         if kind == Record.COMM and len(record) > 16:
             pid, tid = _TWO.unpack_from(record, 8)
@@ -62,10 +68,13 @@ def table(sources: Iterable[Source], found: Iterable[tuple[int, memoryview]]) ->
         elif kind == Record.SAMPLE and len(record) >= 16:
             entry = only or layouts.get(_WORD.unpack_from(record, 8)[0])
             if entry is not None:
-                process = entry[1].pid(record)
+                number, layout = entry
+                process = layout.pid(record)
                 if process is not None:
-                    counts.setdefault(process, Counter())[entry[0]] += 1
-    total = sum(n for one in counts.values() for name, n in one.items() if name in clocks)
+                    weight = 1 if count_samples else layout.period(record)
+                    counts.setdefault(process, Counter())[number] += 1
+                    weights.setdefault(process, Counter())[number] += weight
+    shares = _shares(known, weights)
 
     def called(pid: int) -> str:
         """By its own name, or the one that it has from its parent."""
@@ -76,12 +85,18 @@ def table(sources: Iterable[Source], found: Iterable[tuple[int, memoryview]]) ->
         return names.get(known, f":{pid}")
 
     rows = [
-        Row(
-            called(pid),
-            pid,
-            dict(one),
-            sum(one[name] for name in clocks) / total if total else None,
-        )
-        for pid, one in counts.items()
+        Row(called(pid), pid, [own[number] for number in range(len(known))], shares.get(pid))
+        for pid, own in counts.items()
     ]
-    return sorted(rows, key=lambda row: (-(row.share or 0), -sum(row.samples.values())))
+    return sorted(rows, key=lambda row: (-(row.share or 0), -sum(row.samples)))
+
+
+def _shares(sources: list[Source], weights: dict[int, Counter[int]]) -> dict[int, float]:
+    """Shares of CPU time by process: of ns where clocks have samples, otherwise of cycles."""
+    clocks = {number for number, source in enumerate(sources) if source.attr.is_clock}
+    others = {number for number, source in enumerate(sources) if source.attr.shows_cpu_time}
+    for numbers in (clocks, others - clocks):
+        times = {pid: sum(own[number] for number in numbers) for pid, own in weights.items()}
+        if total := sum(times.values()):
+            return {pid: time / total for pid, time in times.items()}
+    return {}

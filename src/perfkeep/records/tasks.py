@@ -1,7 +1,8 @@
-"""What threads were called when a sample was taken. Pure; needs numpy.
+"""Names of threads at the time of a sample. Pure; needs numpy.
 
-COMM says so, and FORK: a new thread is called what its parent is. Records that a snapshot writes of
-what it found in /proc carry no time, and count from the beginning.
+A COMM record names a thread, a FORK record gives a new thread the name of its parent. Records without
+a time, as a snapshot writes of what it found in /proc, are in force from the beginning; all others
+from their time on, so a sample before the first of them has no name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from perfkeep.records.timeline import Timeline
 Ints = NDArray[Any]
 
 _COMM = struct.Struct("=II")
-_FORK = struct.Struct("=IIIIQ")
+_FORK = struct.Struct("=IIII")
 
 
 class Tasks:
@@ -44,7 +45,7 @@ class Tasks:
                 now[tid] = self._code(text)
                 events.append((tid, time, now[tid]))
             elif kind == Record.FORK and len(record) >= 32:
-                _, _, tid, parent, time = _FORK.unpack_from(record, 8)
+                _, _, tid, parent = _FORK.unpack_from(record, 8)
                 if parent in now:
                     now[tid] = now[parent]
                     events.append((tid, time, now[tid]))

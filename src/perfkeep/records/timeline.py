@@ -1,4 +1,4 @@
-"""What was so for a thread or a process at a moment: look-ups of many moments at once. Needs numpy."""
+"""As-of lookup: the value in force for a task at a given time, for many at once. Needs numpy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LAST = 2**63 - 1
 class Timeline:
     """
     Args:
-        changes: (whose, ns, value >= 0): from then on it is so; the first of each counts from the
-            beginning.
+        changes: (whose, ns, value >= 0): in force from then on. A change without a time has ns 0, and
+            so is in force from the beginning.
     """
 
     def __init__(self, changes: Sequence[tuple[int, int, int]]) -> None:
@@ -28,7 +28,11 @@ class Timeline:
         self._changes = np.array(sorted(bounded, key=lambda one: one[:2]), "i8")
 
     def values(self, ids: Ints, times: Ints | None) -> Ints:
-        """For each moment the value; -1: nothing is known of that one at all."""
+        """The value in force at each time; -1: none is known.
+
+        Args:
+            times: ns; None: not recorded, so the first value of each id is taken.
+        """
         found = np.empty(len(ids), "i8")
         at = b"" if times is None else np.ascontiguousarray(times, "i8")
         records.latest(self._changes, np.ascontiguousarray(ids, "i8"), at, found)

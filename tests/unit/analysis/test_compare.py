@@ -11,8 +11,9 @@ pytest.importorskip("numpy")
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkeep.abi.perf_event import Attr
 from perfkeep.analysis.compare import compare
-from perfkeep.analysis.stacks import Stacks
+from perfkeep.analysis.stacks import Frames, Key, Stacks
 from perfkeep.analysis.symbolize import Function
 from perfkeep.analysis.tree import tree
 
@@ -21,7 +22,10 @@ FUNCTIONS = [Function("main", "/bin/x"), Function("work", "/bin/x"), Function("w
 
 
 def of(*counts: tuple[str, tuple[int, ...], int]) -> Stacks:
-    return Stacks("x", FUNCTIONS, Counter({((comm,), frames): n for comm, frames, n in counts}))
+    weights = Counter[tuple[Key, Frames]]()
+    for comm, frames, weight in counts:
+        weights[(comm,), frames] += weight
+    return Stacks("x", Attr(), FUNCTIONS, weights, weights)
 
 
 def test_what_grew_and_what_shrank_is_told_in_shares_of_all_samples() -> None:
@@ -66,11 +70,13 @@ def test_a_chain_of_any_length_is_a_tree() -> None:
 def test_of_a_tree_every_sample_is_taken_somewhere(
     some: list[tuple[str, tuple[int, ...], int]],
 ) -> None:
-    found = Stacks("x", FUNCTIONS, Counter())
-    for comm, frames, count in some:
-        found.counts[(comm,), frames] += count
+    found = Stacks("x", Attr(), FUNCTIONS, Counter(), Counter())
+    for comm, frames, weight in some:
+        found.weights[(comm,), frames] += weight
+        found.samples[(comm,), frames] += 1
     rows = tree(found)
-    assert sum(row.own for row in rows) == sum(found.counts.values())
+    assert sum(row.own for row in rows) == sum(found.weights.values())
+    assert sum(row.samples for row in rows if row.parent < 0) == len(some)
     for at, row in enumerate(rows):
         below = sum(one.total for one in rows if one.parent == at)
         assert row.total == row.own + below

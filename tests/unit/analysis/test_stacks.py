@@ -54,7 +54,7 @@ def chains(data: Data) -> dict[tuple[str, ...], int]:
     found = stacks(data, "cpu-clock")
     return {
         (str(key[0]), *(found.functions[one].name for one in chain)): count
-        for (key, chain), count in found.counts.items()
+        for (key, chain), count in found.samples.items()
     }
 
 
@@ -143,7 +143,7 @@ def test_where_no_sample_fits_its_record_there_are_no_stacks() -> None:
     desc = EventDesc("cpu-clock", event.attr, {0: [7]}, None)
     data = Data(PerfData([desc], memoryview(bytes(bad)), 0, {}))
     assert data.malformed == 1
-    assert not stacks(data, "cpu-clock").counts and not stacks(data, "cpu-clock", []).counts
+    assert not stacks(data, "cpu-clock").samples and not stacks(data, "cpu-clock", []).samples
 
 
 def test_the_clock_is_asked_first() -> None:

@@ -212,7 +212,8 @@ def test_both_know_what_was_so_at_a_time(
     def expected(one: int, ns: int) -> int:
         own = sorted((at, value) for (of, at), value in changes if of == one)
         before = [value for at, value in own if timed and at <= ns]
-        return (before or [value for _, value in own[:1]] or [-1])[-1]
+        first = [] if timed else [value for _, value in own[:1]]
+        return (before or first or [-1])[-1]
 
     assert known(pure) == known(native()) == [expected(*one) for one in asked]
 
