@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 
 import perfkeep
-from bench.figure import Figure
+from bench.figure import Budget, Figure
 from bench.ground import EVENT, have_perf, instance, load
 from perfkeep.abi.perf_data import HEADER
 from perfkeep.kernel import cpus
@@ -136,16 +136,14 @@ def measure() -> list[Figure]:
                     samples / seconds,
                     "" if ratio is None else f"perf script: {ratio:.1f}×",
                     theirs,
-                    "at least 20×",
-                    None if ratio is None else ratio >= 20,
+                    None if ratio is None else Budget("at least 20×", ratio, 20, least=True),
                 ),
                 Figure(
                     f"MiB at the most, beyond the interpreter's own, for {name} samples",
                     memory / 2**20,
                     f"the file: {memory / size:.1f}×",
                     size / 2**20,
-                    "at most 3×",
-                    memory <= 3 * size,
+                    Budget("at most 3×", memory / size, 3),
                 ),
             ]
             if chains:
@@ -159,8 +157,7 @@ def measure() -> list[Figure]:
                     many_s / many * 1e9,
                     f"for one of {few:,}: {flat:.2f}×",
                     few_s / few * 1e9,
-                    "flat",
-                    flat <= 1.25,
+                    Budget("flat", flat, 1.25),
                 )
             )
     return figures

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+#: How often each measurement is taken.
+RUNS = 3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A promise about one number of a figure.
+
+    Attributes:
+        words: the promise.
+        value: the number that it is about, often the ratio to the peer.
+        limit: what `value` may be at most, or at least where `least` is set.
+    """
+
+    words: str
+    value: float
+    limit: float
+    least: bool = False
+
+    @property
+    def excess(self) -> float:
+        """How far `value` is beyond the limit; the largest of several runs is the worst."""
+        return self.limit - self.value if self.least else self.value - self.limit
 
 
 @dataclass(frozen=True)
@@ -12,23 +37,46 @@ class Figure:
     Attributes:
         what: the quantity, with its unit.
         ours: perfkeep's value.
-        peer: who is beside it, or "".
+        peer: the program beside it, or "".
         theirs: the peer's value, or None.
-        budget: the promise, in words.
-        holds: whether it is kept; None: a figure without a promise.
+        budget: None: a figure without a promise.
     """
 
     what: str
     ours: float
     peer: str
     theirs: float | None
-    budget: str
-    holds: bool | None
+    budget: Budget | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the promise is kept; None: there is none."""
+        return None if self.budget is None else self.budget.excess <= 0
 
     def row(self) -> list[str]:
         verdict = {True: "holds", False: "**does not hold**", None: ""}[self.holds]
         theirs = "" if self.theirs is None else number(self.theirs)
-        return [self.what, number(self.ours), self.peer, theirs, self.budget, verdict]
+        words = "" if self.budget is None else self.budget.words
+        return [self.what, number(self.ours), self.peer, theirs, words, verdict]
+
+    def as_json(self) -> dict[str, object]:
+        words = None if self.budget is None else self.budget.words
+        return asdict(self) | {"budget": words, "holds": self.holds}
+
+
+def worst(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
+    """Of each figure the run that is worst for its budget; without one, the run in the middle.
+
+    Args:
+        runs: the same figures, in the same order, of each run.
+    """
+    return [_worst(figures) for figures in zip(*runs, strict=True)]
+
+
+def _worst(figures: Sequence[Figure]) -> Figure:
+    if any(figure.budget is None for figure in figures):
+        return sorted(figures, key=lambda figure: figure.ours)[len(figures) // 2]
+    return max(figures, key=lambda figure: figure.budget.excess if figure.budget else 0.0)
 
 
 HEADER = ["what", "perfkeep", "beside it", "", "budget", ""]

@@ -71,10 +71,10 @@ def measure() -> list[Figure]:
     return [
         Figure(
             "ms of CPU to know of 1,000 processes that come and go",
-            ours / count * 1000, peer, theirs, "", None,
+            ours / count * 1000, peer, theirs,
         ),
         Figure(
             f"percent fewer than {alone / SECONDS:,.0f} processes per second meanwhile",
-            max(0.0, 1 - count / alone) * 100, peer, slowed, "", None,
+            max(0.0, 1 - count / alone) * 100, peer, slowed,
         ),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import tempfile
 import time
 
 import perfkeep
-from bench.figure import Figure
+from bench.figure import Budget, Figure
 from bench.ground import cpu_ticks_and_wakeups, have_perf, instance, load, perf_record
 from perfkeep.client.connection import call, disconnect
 from perfkeep.wire import messages
@@ -44,6 +44,6 @@ def measure() -> list[Figure]:
     name = "perf record --overwrite --switch-output" if have_perf() else ""
     span = f"of keeper + broker in {SECONDS} s, recording"
     return [
-        Figure(f"wake-ups {span}", wakeups, name, peer[1], "0", wakeups == 0),
-        Figure(f"CPU ticks (10 ms) {span}", ticks, name, peer[0], "0", ticks == 0),
+        Figure(f"wake-ups {span}", wakeups, name, peer[1], Budget("0", wakeups, 0)),
+        Figure(f"CPU ticks (10 ms) {span}", ticks, name, peer[0], Budget("0", ticks, 0)),
     ]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import perfkeep
-from bench.figure import Figure
+from bench.figure import Budget, Figure
 from bench.ground import have_perf, instance, perf_record
 from perfkeep.client.connection import call
 from perfkeep.wire import messages
@@ -43,14 +43,14 @@ def measure() -> list[Figure]:
     for count in (1, 100, 1000):
         resident = base if count == 1 else _resident(count)
         each = (resident - base) / max(1, count - 1)
+        budget = Budget("at most 0.1 MiB more per event", each, BUDGET_PER_EVENT)
         figures.append(
             Figure(
                 f"MiB resident, keeper + broker, {count:,} events",
                 resident / (1 << 20),
                 "one perf record",
                 perf and perf / (1 << 20),
-                "at most 0.1 MiB more per event" if count > 1 else "",
-                each <= BUDGET_PER_EVENT if count > 1 else None,
+                budget if count > 1 else None,
             )
         )
     return figures

@@ -9,7 +9,7 @@ import tempfile
 import time
 
 import perfkeep
-from bench.figure import Figure
+from bench.figure import Budget, Figure
 from bench.ground import EVENT, have_perf, instance, load, perf_dump, perf_record
 
 SNAPSHOTS = 10
@@ -66,7 +66,6 @@ def measure() -> list[Figure]:
             lost,
             "perf record --overwrite --switch-output",
             perf_lost,
-            "0",
-            lost == 0,
+            Budget("0", lost, 0),
         )
     ]

@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack
 
 import perfkeep
-from bench.figure import Figure
+from bench.figure import Budget, Figure
 from bench.ground import EVENT, have_perf, instance, load, perf_dump, perf_record
 from perfkeep.kernel import cpus
 
@@ -69,7 +69,7 @@ def _figures(directory: str) -> list[Figure]:
     mine, size = ours(directory)
     what = f"ms from asking to a complete perf.data of {size >> 20} MiB"
     if not have_perf():
-        return [Figure(what, mine * 1e3, "", None, "", None)]
+        return [Figure(what, mine * 1e3, "", None)]
     figures = []
     for label, options, times in (
         ("perf record --overwrite --switch-output", (), 10),
@@ -82,8 +82,7 @@ def _figures(directory: str) -> list[Figure]:
                 mine * 1e3,
                 f"{label} ({perf_size >> 20} MiB): {perf / mine:.1f}×",
                 perf * 1e3,
-                f"{times}× faster",
-                perf >= times * mine,
+                Budget(f"{times}× faster", perf / mine, times, least=True),
             )
         )
     return figures

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import perfkeep
-from bench.figure import Figure
+from bench.figure import Budget, Figure
 from bench.ground import EVENT, instance, load
 from perfkeep.client.connection import call, disconnect
 from perfkeep.client.recover import look, recover
@@ -113,14 +113,13 @@ def measure() -> list[Figure]:
     of = f"of one spill of {size >> 10} MiB of rings, after {EVERY_S:.0f} s"
     most = EVERY_S * 1100
     return [
-        Figure(f"CPU ms {of}", ms, "writing them whole", peer, "less", ms < peer),
-        Figure(f"KiB written {of}", kib, "writing them whole", size, "less", kib < size),
+        Figure(f"CPU ms {of}", ms, "writing them whole", peer, Budget("less", ms / peer, 1)),
+        Figure(f"KiB written {of}", kib, "writing them whole", size, Budget("less", kib / size, 1)),
         Figure(
             f"ms lost at most when both die, of {DEATHS} times, spilled every {EVERY_S:.0f} s",
             max(lost),
             "perf record --overwrite: all",
             None,
-            f"at most {most:,.0f}",
-            max(lost) <= most,
+            Budget(f"at most {most:,.0f}", max(lost), most),
         ),
     ]
