@@ -28,7 +28,7 @@ from perfkeep.wire.framing import Call, encode
 from perfkeep.wire.instance import current
 from perfkeep.wire.messages import INTERFACE
 from support.instance import Running, names
-from support.nobody import NOBODY
+from support.nobody import NOBODY, load_perfkeep
 from support.processes import fd_count
 from support.waiting import Eventually
 
@@ -50,6 +50,7 @@ class Guest:
 
     def __init__(self, act: Callable[[], object]) -> None:
         disconnect()
+        load_perfkeep()
         self._ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if not self.pid:

@@ -24,7 +24,7 @@ class AsNobody(Protocol):
 
 
 @cache
-def _load_perfkeep() -> None:
+def load_perfkeep() -> None:
     """Import every module now: the clone may lie below a folder that is closed to NOBODY."""
     for module in pkgutil.walk_packages(perfkeep.__path__, "perfkeep."):
         if not module.name.endswith("__main__"):
@@ -38,7 +38,7 @@ def as_nobody(function: Callable[[], object], groups: Sequence[int] = ()) -> Any
     Raises:
         AssertionError: the function failed, with its traceback.
     """
-    _load_perfkeep()
+    load_perfkeep()
     read_end, write_end = os.pipe()
     pid = os.fork()
     if not pid:
