@@ -183,7 +183,7 @@ def test_perf_script_tells_the_events_apart_and_sees_every_sample(snapshot: Path
     got = read(snapshot)
     kinds = {id: event.name for event in got.events for id in event.all_ids}
     layout = Layout(got.events[0].attr)
-    ours = [kinds[layout.identifier(r) or 0] for kind, r in got.records() if kind == Record.SAMPLE]
+    ours = [kinds[layout.id(r) or 0] for kind, r in got.records() if kind == Record.SAMPLE]
     assert {name: names.count(name) for name in set(names)} == {
         name: ours.count(name) for name in set(ours)
     }
@@ -356,6 +356,6 @@ def test_files_of_stock_perf_record_are_read(tmp_path: Path) -> None:
     layouts = {id: Layout(event.attr) for event in got.events for id in event.all_ids}
     any_layout = Layout(got.events[0].attr)
     samples = [r for kind, r in got.records() if kind == Record.SAMPLE]
-    decoded = [layouts[any_layout.identifier(r) or 0].decode(r) for r in samples]
+    decoded = [layouts[any_layout.id(r) or 0].decode(r) for r in samples]
     assert len(decoded) == len(script(path, "time"))
     assert all(one.callchain and one.time for one in decoded)

@@ -129,7 +129,7 @@ class Caller:
         layout, ids = Layout(event.attr), set(event.all_ids)
         numbers = []
         for kind, record in data.records():
-            if kind == Record.SAMPLE and layout.identifier(record) in ids:
+            if kind == Record.SAMPLE and layout.id(record) in ids:
                 sample = layout.decode(record)
                 if sample.pid == self.pid:
                     # common fields, number of the call, which, who

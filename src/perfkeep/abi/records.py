@@ -77,6 +77,36 @@ def word_count(sample_type: int, fields: Iterable[int]) -> int:
     return sum(sample_type & field != 0 for field in map(int, fields))
 
 
+def sample_at(sample_type: int, field: Sample) -> int | None:
+    """Offset of one of SAMPLE_WORDS in a sample; None: the event does not record it."""
+    if not sample_type & field:
+        return None
+    before = SAMPLE_WORDS[: SAMPLE_WORDS.index(field)]
+    return HEADER_SIZE + 8 * word_count(sample_type, before)
+
+
+def trailer_at(sample_type: int, field: Sample) -> int | None:
+    """Offset of one of SAMPLE_ID_WORDS from the end of a record: negative; None: it is not there."""
+    if not sample_type & field:
+        return None
+    return -8 * word_count(sample_type, SAMPLE_ID_WORDS[SAMPLE_ID_WORDS.index(field) :])
+
+
+def id_field(sample_type: int) -> Sample:
+    """The field with the id of the event that wrote a record, if there is one."""
+    return Sample.IDENTIFIER if sample_type & Sample.IDENTIFIER else Sample.ID
+
+
+def sample_id_at(sample_type: int) -> int | None:
+    """Offset of the event's id in a sample; None: samples carry none."""
+    return sample_at(sample_type, id_field(sample_type))
+
+
+def trailer_id_at(sample_type: int) -> int | None:
+    """Offset of the event's id from the end of a record with a trailer; None: it carries none."""
+    return trailer_at(sample_type, id_field(sample_type))
+
+
 def bits(fields: Iterable[Sample]) -> Sample:
     """All of them together."""
     return reduce(or_, fields)

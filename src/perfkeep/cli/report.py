@@ -134,21 +134,26 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.records.summary import Source, table
 
     data = perf_data.read(options.file)
-    sources = [Source(one.name, one.attr, one.all_ids) for one in data.events if not one.attr.dummy]
+    sources = [Source(one.name, one.attr, one.all_ids) for one in data.events]
     records = list(data.records())
     for text in data.complaints(sum(len(record) for _, record in records)):
         say(text)
     rows = table(sources, records, options.samples)
+    columns = [
+        number
+        for number, source in enumerate(sources)
+        if not source.attr.dummy or any(row.samples[number] for row in rows)
+    ]
     shown = [
         [
             "" if row.share is None else f"{row.share:.1%}",
             row.comm,
             str(row.pid),
-            *(f"{count:,}" for count in row.samples),
+            *(f"{row.samples[number]:,}" for number in columns),
         ]
         for row in rows[: options.top]
     ]
-    header = ["CPU TIME", "COMMAND", "PID", *(plain(source.name) for source in sources)]
+    header = ["CPU TIME", "COMMAND", "PID", *(plain(sources[number].name) for number in columns)]
     print(render(header, shown, right=(0, 2, *range(3, len(header)))))
     if len(rows) > options.top:
         print(f"and {len(rows) - options.top} more processes; -n {len(rows)} shows them")

@@ -14,12 +14,11 @@ from itertools import islice
 import numpy as np
 
 from perfkeep import records
-from perfkeep.abi.perf_event import Attr, Sample
-from perfkeep.abi.records import HEADER_SIZE
 from perfkeep.errors import DataError
 from perfkeep.records.cells import Column, Ints, Plan, View
 from perfkeep.records.parts import Kind, SamplePart, parts_of, unread
 from perfkeep.records.raw import CONTEXT
+from perfkeep.records.writers import id_place
 
 #: Samples of a batch: their columns stay in the caches, and Python's own time is little of it.
 _BATCH = 1 << 14
@@ -152,21 +151,6 @@ class Decoded:
     unknown: int
     lost: int
     end: int
-
-
-def id_place(attrs: Sequence[Attr]) -> int | None:
-    """Where every sample has its event's id; None: not all have it, or not in one place."""
-    places = set()
-    for attr in attrs:
-        kinds = attr.sample_type
-        if kinds & Sample.IDENTIFIER:
-            places.add(HEADER_SIZE)
-        elif kinds & Sample.ID:
-            before = Sample.IP | Sample.TID | Sample.TIME | Sample.ADDR
-            places.add(HEADER_SIZE + 8 * int(kinds & before).bit_count())
-        else:
-            return None
-    return places.pop() if len(places) == 1 else None
 
 
 def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:

@@ -14,7 +14,7 @@ from itertools import product
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
-from perfkeep.abi.records import HEADER_SIZE, SAMPLE_WORDS, Record, word_count
+from perfkeep.abi.records import HEADER_SIZE, Record, id_field, sample_at
 from perfkeep.errors import DataError
 from perfkeep.records.sample import Layout, SampleRecord
 
@@ -106,8 +106,9 @@ def _plausible(layout: Layout, one: Written, ids: set[int]) -> bool:
 
 def _word(kinds: Sample, field: Sample, record: bytes) -> int:
     """A field of a sample that is at least as long as its layout says."""
-    before = word_count(kinds, SAMPLE_WORDS[: SAMPLE_WORDS.index(field)])
-    return int(_WORD.unpack_from(record, HEADER_SIZE + 8 * before)[0])
+    offset = sample_at(kinds, field)
+    assert offset is not None
+    return int(_WORD.unpack_from(record, offset)[0])
 
 
 def _in_order(layout: Layout, samples: Sequence[Written]) -> bool:
@@ -169,12 +170,12 @@ def layouts(records: Sequence[Written], ids: set[int]) -> Found | None:
 def _has_trailer(kinds: Sample, one: Written, ids: set[int]) -> bool:
     """Whether a record that is no sample ends with what sample_id_all adds."""
     layout = Layout(Attr(sample_type=kinds, flags=Flag.SAMPLE_ID_ALL))
-    id, time = layout.identifier(one.record), layout.time(one.record)
-    if kinds & Sample.IDENTIFIER:
+    id, time = layout.id(one.record), layout.time(one.record)
+    if kinds & id_field(kinds):
         return id in ids
     if not kinds & Sample.CPU:
         return time is None or 0 < time < 1 << 62
-    # Without IDENTIFIER the CPU is the last word.
+    # Without an id the CPU is the last word.
     return int(_WORD.unpack_from(one.record, len(one.record) - 8)[0]) == one.cpu
 
 

@@ -9,7 +9,15 @@ import struct
 from dataclasses import dataclass
 
 from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
-from perfkeep.abi.records import HEADER_SIZE, SAMPLE_ID_WORDS, SAMPLE_WORDS, Record
+from perfkeep.abi.records import (
+    HEADER_SIZE,
+    SAMPLE_ID_WORDS,
+    SAMPLE_WORDS,
+    Record,
+    id_field,
+    sample_at,
+    trailer_at,
+)
 from perfkeep.errors import DataError
 
 _HEADER = struct.Struct("=IHH")
@@ -47,20 +55,20 @@ class Layout:
     def __init__(self, attr: Attr) -> None:
         self.attr = attr
         kinds = attr.sample_type
-        at = HEADER_SIZE
-        self._fixed: dict[Sample, int] = {}
-        for field in SAMPLE_WORDS:
-            if kinds & field:
-                self._fixed[field] = at
-                at += 8
-        self._variable = at
+        self._fixed = {
+            field: offset
+            for field in SAMPLE_WORDS
+            if (offset := sample_at(kinds, field)) is not None
+        }
+        self._variable = HEADER_SIZE + 8 * len(self._fixed)
         self._trailer: dict[Sample, int] = {}
         if attr.flags & Flag.SAMPLE_ID_ALL:
-            back = 0
-            for field in reversed(SAMPLE_ID_WORDS):
-                if kinds & field:
-                    back -= 8
-                    self._trailer[field] = back
+            self._trailer = {
+                field: offset
+                for field in SAMPLE_ID_WORDS
+                if (offset := trailer_at(kinds, field)) is not None
+            }
+        self._id_field = id_field(kinds)
 
     def _word(self, record: memoryview | bytes, field: Sample) -> int | None:
         type, _, size = _HEADER.unpack_from(record)
@@ -77,9 +85,9 @@ class Layout:
         """The record's time, or None when it carries none."""
         return self._word(record, Sample.TIME)
 
-    def identifier(self, record: memoryview | bytes) -> int | None:
-        """The kernel's id of the event that wrote it."""
-        return self._word(record, Sample.IDENTIFIER)
+    def id(self, record: memoryview | bytes) -> int | None:
+        """The kernel's id of the event that wrote it; None: it carries none."""
+        return self._word(record, self._id_field)
 
     def pid(self, record: memoryview | bytes) -> int | None:
         """The process in which a sample was taken."""
@@ -107,7 +115,7 @@ class Layout:
             pid, tid = low_high(Sample.TID)
             chain, raw = self._variable_fields(record)
             return SampleRecord(
-                id=self._word(record, Sample.IDENTIFIER) or self._word(record, Sample.ID),
+                id=self.id(record),
                 ip=self._word(record, Sample.IP),
                 pid=pid,
                 tid=tid,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
-from perfkeep.records.sample import Layout
+from perfkeep.records.writers import Writers
 
 _TWO = struct.Struct("=II")
-_WORD = struct.Struct("=Q")
 
 
 class Source(NamedTuple):
@@ -49,46 +49,61 @@ def table(
         count_samples: shares count samples, instead of adding up their periods.
     """
     known = list(sources)
-    entries = [(number, Layout(source.attr)) for number, source in enumerate(known)]
-    layouts = {id: entry for entry in entries for id in known[entry[0]].ids}
-    only = entries[0] if len(entries) == 1 else None
-    names: dict[int, str] = {0: "swapper"}
-    parents: dict[int, int] = {}
+    writers = Writers((source.attr, source.ids) for source in known)
+    tasks = _Names()
     counts: dict[int, Counter[int]] = {}
     weights: dict[int, Counter[int]] = {}
     for kind, record in found:
-        if kind == Record.COMM and len(record) > 16:
-            pid, tid = _TWO.unpack_from(record, 8)
-            if pid == tid:
-                names[pid] = bytes(record[16:]).split(b"\0")[0].decode(errors="replace")
-        elif kind == Record.FORK and len(record) >= 16:
-            pid, parent = _TWO.unpack_from(record, 8)
-            if pid != parent:  # a thread has its process for a parent
-                parents[pid] = parent
-        elif kind == Record.SAMPLE and len(record) >= 16:
-            entry = only or layouts.get(_WORD.unpack_from(record, 8)[0])
-            if entry is not None:
-                number, layout = entry
-                process = layout.pid(record)
-                if process is not None:
-                    weight = 1 if count_samples else layout.period(record)
-                    counts.setdefault(process, Counter())[number] += 1
-                    weights.setdefault(process, Counter())[number] += weight
+        if kind in (Record.COMM, Record.FORK):
+            layout = writers.layout(record)
+            tasks.add(kind, record, layout.time(record) if layout else None)
+        elif kind == Record.SAMPLE and (number := writers.of(record)) is not None:
+            layout = writers.layouts[number]
+            process = layout.pid(record)
+            if process is not None:
+                weight = 1 if count_samples else layout.period(record)
+                counts.setdefault(process, Counter())[number] += 1
+                weights.setdefault(process, Counter())[number] += weight
+    tasks.settle()
     shares = _shares(known, weights)
-
-    def called(pid: int) -> str:
-        """By its own name, or the one that it has from its parent."""
-        known, seen = pid, set[int]()
-        while known not in names and known in parents and known not in seen:
-            seen.add(known)
-            known = parents[known]
-        return names.get(known, f":{pid}")
-
     rows = [
-        Row(called(pid), pid, [own[number] for number in range(len(known))], shares.get(pid))
+        Row(tasks.called(pid), pid, [own[at] for at in range(len(known))], shares.get(pid))
         for pid, own in counts.items()
     ]
     return sorted(rows, key=lambda row: (-(row.share or 0), -sum(row.samples)))
+
+
+class _Names:
+    """The last name of each process. Records of several CPUs lie in a file out of their order."""
+
+    def __init__(self) -> None:
+        self._records: list[tuple[int, int, memoryview]] = []
+        self._names: dict[int, str] = {0: "swapper"}
+        self._parents: dict[int, int] = {}
+
+    def add(self, kind: int, record: memoryview, time: int | None) -> None:
+        self._records.append((time or 0, kind, record))
+
+    def settle(self) -> None:
+        """Take the records into account that were added, in the order of time."""
+        for _, kind, record in sorted(self._records, key=itemgetter(0)):
+            if len(record) < 16:
+                continue
+            pid, other = _TWO.unpack_from(record, 8)
+            if kind == Record.COMM and pid == other:
+                self._names[pid] = bytes(record[16:]).split(b"\0")[0].decode(errors="replace")
+            elif kind == Record.FORK and pid != other:  # a thread has its process for a parent
+                self._parents[pid] = other
+                if other in self._names:
+                    self._names[pid] = self._names[other]
+
+    def called(self, pid: int) -> str:
+        """The process's own name, or the one that it has from its parent."""
+        ancestor, seen = pid, set[int]()
+        while ancestor not in self._names and ancestor in self._parents and ancestor not in seen:
+            seen.add(ancestor)
+            ancestor = self._parents[ancestor]
+        return self._names.get(ancestor, f":{pid}")
 
 
 def _shares(sources: list[Source], weights: dict[int, Counter[int]]) -> dict[int, float]:

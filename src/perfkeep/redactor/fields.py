@@ -18,6 +18,9 @@ from perfkeep.abi.records import (
     SAMPLE_WORDS,
     beyond,
     bits,
+    sample_at,
+    sample_id_at,
+    trailer_id_at,
     word_count,
 )
 
@@ -33,8 +36,6 @@ _COUNT = re.compile(r"\[(\d{1,6})\]\s*$")
 # their windows to overlap.
 _WINDOWS = re.compile(rb"[\x00-\xff]{7}\xff(?:[\x00-\xff]{0,6}\xff)*")
 
-_BEFORE_ID = SAMPLE_WORDS[: SAMPLE_WORDS.index(Sample.ID)]
-_BEFORE_TASK = SAMPLE_WORDS[: SAMPLE_WORDS.index(Sample.TID)]
 # What lies behind BRANCH_STACK, in that order. WEIGHT stands for both of its kinds.
 _BEHIND = (
     Sample.REGS_USER, Sample.STACK_USER, Sample.WEIGHT, Sample.DATA_SRC, Sample.TRANSACTION,
@@ -150,20 +151,17 @@ class Shape:
         self.attr = attr
         self.identified = bool(kinds & Sample.IDENTIFIER and attr.flags & Flag.SAMPLE_ID_ALL)
         #: Where a sample has its event's id; None: it has none.
-        self.id_at: int | None = None
-        if kinds & Sample.IDENTIFIER:
-            self.id_at = HEADER_SIZE
-        elif kinds & Sample.ID:
-            self.id_at = HEADER_SIZE + 8 * word_count(kinds, _BEFORE_ID)
+        self.id_at = sample_id_at(kinds)
         #: Where a sample has its pid and tid; None: it has none.
-        self.task_at: int | None = None
-        if kinds & Sample.TID:
-            self.task_at = HEADER_SIZE + 8 * word_count(kinds, _BEFORE_TASK)
+        self.task_at = sample_at(kinds, Sample.TID)
         self.variable = HEADER_SIZE + 8 * word_count(kinds, SAMPLE_WORDS)
         #: Bytes that sample_id_all adds to its other records.
         self.trailer = 0
+        #: Where its other records have its id, from their end; None: they have none.
+        self.trailer_id_at: int | None = None
         if attr.flags & Flag.SAMPLE_ID_ALL:
             self.trailer = 8 * word_count(kinds, SAMPLE_ID_WORDS)
+            self.trailer_id_at = trailer_id_at(kinds)
         self.chain = bool(kinds & Sample.CALLCHAIN)
         self.counts = bool(kinds & Sample.READ)
         self.has_raw = bool(kinds & Sample.RAW)

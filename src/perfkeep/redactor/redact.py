@@ -120,6 +120,8 @@ class _Copy:
         shapes = [Shape(Attr.unpack(one.attr), one.format) for one in sources]
         self.by_id = {id: shapes[at] for at, one in enumerate(sources) for id in one.ids}
         self.id_at = id_place(shapes)
+        places = {shape.trailer_id_at for shape in shapes}
+        self.trailer_id_at = places.pop() if len(places) == 1 else None
         #: Whether anything here may be what a program had in registers or on a stack.
         self.private = any(shape.private or not shape.known for shape in shapes)
         # Samples without an id: only when there is one kind can they be told.
@@ -253,7 +255,9 @@ class _Copy:
     def _trailer(self, behind: int) -> int:
         """What sample_id_all adds to a record that ends here; the time and the id count for the
         reader of a record of any type."""
-        shape = self.by_id.get(self.words[behind // 8 - 1]) if self.ids else self.only
+        shape = self.only
+        if self.trailer_id_at is not None:
+            shape = self.by_id.get(self.words[(behind + self.trailer_id_at) // 8])
         return shape.trailer if shape is not None else 0
 
     def _code(self, at: int, behind: int) -> None:

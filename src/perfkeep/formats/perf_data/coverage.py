@@ -18,11 +18,10 @@ from typing import Literal
 
 from perfkeep import records
 from perfkeep.abi.perf_event import Flag, Sample
-from perfkeep.abi.records import Record
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.records.bound import CONTEXTS
 from perfkeep.records.pure import Walk
-from perfkeep.records.sample import Layout
+from perfkeep.records.writers import Writers
 
 _HEADER = struct.Struct("=IHH")
 _WORD = struct.Struct("=Q")
@@ -106,13 +105,8 @@ class Clock:
     """Reads the time of a record, whichever of the events wrote it."""
 
     def __init__(self, events: Sequence[EventDesc]) -> None:
-        layouts = [Layout(event.attr) for event in events]
-        self._only = layouts[0] if len(layouts) == 1 else None
-        self._by_id = {
-            id: layout
-            for event, layout in zip(events, layouts, strict=True)
-            for id in event.all_ids
-        }
+        self._writers = Writers((event.attr, event.all_ids) for event in events)
+        ids = sorted(id for event in events for id in event.all_ids)
         identified = all(
             event.attr.sample_type & Sample.IDENTIFIER and event.attr.flags & Flag.SAMPLE_ID_ALL
             for event in events
@@ -120,15 +114,12 @@ class Clock:
         #: Whether records say when they were written; a window means nothing otherwise.
         self.known = all(event.attr.sample_type & Sample.TIME for event in events)
         #: Sorted words for records.first_chained; empty when records do not carry their id.
-        self.ids = b"".join(_WORD.pack(id) for id in sorted(self._by_id)) if identified else b""
+        self.ids = b"".join(map(_WORD.pack, ids)) if identified else b""
 
     def time(self, data: memoryview, at: int) -> int | None:
-        type, _, size = _HEADER.unpack_from(data, at)
+        size = _HEADER.unpack_from(data, at)[2]
         record = data[at : at + size]
-        layout = self._only
-        if layout is None and size >= 16:
-            id_at = 8 if type == Record.SAMPLE else size - 8
-            layout = self._by_id.get(_WORD.unpack_from(record, id_at)[0])
+        layout = self._writers.layout(record)
         return layout.time(record) if layout else None
 
 
