@@ -67,6 +67,20 @@ def compare(
     )
 
 
+def counterpart(event: str, before: Data, after: Data) -> str:
+    """The table in `after` that holds the same event as one in `before`: names of tables depend on
+    which other events a file has.
+
+    Raises:
+        UsageError: one of them has no such event, or several.
+    """
+    name = before.name_of(event)
+    kind = before.tables[name].kind
+    if name in after.tables and after.tables[name].kind.name == kind.name:
+        return name
+    return after.name_of(kind.name)
+
+
 def parse_span(text: str, data: Data, event: str) -> Span:
     """ "2s..5s" from the first sample of an event on, "-5s..-2s" from its last one back; either may
     be left away.

@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perfkeep.abi.perf_data import Feature
-from perfkeep.abi.perf_event import Attr, Type
+from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
+from perfkeep.analysis.table_names import table_names
 from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.perf_data.coverage import Clock
 from perfkeep.formats.perf_data.reader import PerfData, files_of, parse
@@ -169,22 +169,10 @@ class Data:
         self.unknown = self._decoded.unknown
         self.unread_bytes = len(file.data) - self._decoded.end + file.unread
         shown = [one for one in self._decoded.tables if len(one.found) or not one.kind.attr.dummy]
-        self.tables = self._named(shown)
+        names = table_names([table.kind for table in shown])
+        self.tables: dict[str, Table] = dict(zip(names, shown, strict=True))
         for table in self.tables.values():
             table.with_context = partial(self._context.beside, table.kind.attr)
-
-    def _named(self, tables: list[Table]) -> dict[str, Table]:
-        """By names that SQL takes: without the system where that is unambiguous."""
-        short = Counter(_plain(_short(one.kind)) for one in tables)
-        found: dict[str, Table] = {}
-        for one in tables:
-            name = _plain(_short(one.kind))
-            if short[name] > 1:
-                name = _plain(one.kind.name)
-            while name in found:
-                name += "_"
-            found[name] = one
-        return found
 
     @property
     def malformed(self) -> int:
@@ -247,16 +235,39 @@ class Data:
 
     # --- what programs ask for --------------------------------------------------------------------
 
-    def table(self, name: str) -> Table:
-        """By its name in SQL, or the event's own.
+    def matching(self, event: str) -> list[str]:
+        """Names of the tables that are called so, or whose events are: of these there may be several.
 
         Raises:
             UsageError: there is none.
         """
-        for known, table in self.tables.items():
-            if name in (known, table.kind.name):
-                return table
-        raise UsageError(f"there is no table {name!r}; there are {', '.join(self.tables)}")
+        if event in self.tables:
+            return [event]
+        names = [name for name, table in self.tables.items() if table.kind.name == event]
+        if not names:
+            raise UsageError(f"there is no table {event!r}; there are {', '.join(self.tables)}")
+        return names
+
+    def name_of(self, event: str) -> str:
+        """Name of the one table that is called so, or whose event is.
+
+        Raises:
+            UsageError: there is none, or several events have this name.
+        """
+        name, *others = self.matching(event)
+        if others:
+            raise UsageError(
+                f"several events are called {event!r}; their tables are {', '.join([name, *others])}"
+            )
+        return name
+
+    def table(self, name: str) -> Table:
+        """By its name in SQL, or the event's own.
+
+        Raises:
+            UsageError: there is none, or several events have this name.
+        """
+        return self.tables[self.name_of(name)]
 
     def samples(self, event: str | None = None) -> Iterator[Sample]:
         """Samples one by one in the order of time, for who wants to look at each.
@@ -265,7 +276,7 @@ class Data:
                 print(sample.time, sample.comm, sample["prev_pid"], sample.text)
 
         Args:
-            event: of this one only, by its name or its table's.
+            event: of this one only, by its table's name; or of all events of this name.
 
         Raises:
             UsageError: there is no such event.
@@ -328,18 +339,6 @@ def _text_of(kallsyms: bytes) -> set[int]:
     places = (kallsyms.find(word) for word in words)
     digits = (kallsyms[max(0, at - 16) : at] for at in places if at >= 0)
     return {int(one, 16) for one in digits if re.fullmatch(rb"[0-9a-f]+", one)} - {0}
-
-
-def _short(kind: Kind) -> str:
-    """Without the system; what stands behind the colon of another event are its modifiers."""
-    _, colon, name = kind.name.partition(":")
-    return name if colon and (kind.format or kind.attr.type == Type.TRACEPOINT) else kind.name
-
-
-def _plain(name: str) -> str:
-    """Letters, digits and "_"."""
-    text = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "event"
-    return text if not text[0].isdigit() else f"event_{text}"
 
 
 def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:

@@ -211,10 +211,7 @@ class Sample(Mapping[str, Value]):
 
 def samples(data: Data, event: str | None = None) -> Iterator[Sample]:
     """All, or those of one event; see Data.samples."""
-    names = list(data.tables)
-    if event is not None:
-        wanted = data.table(event)
-        names = [name for name, table in data.tables.items() if table is wanted]
+    names = list(data.tables) if event is None else data.matching(event)
     tables = [data.tables[name] for name in names]
 
     def maker(name: str, table: Table) -> Callable[[Rows, Ints], list[Sample]]:

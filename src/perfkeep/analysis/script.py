@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
     Attributes:
         fields: as `-F` names them; None: those that perf shows.
-        only: columns, and the values of which a sample has one.
+        only: columns, and the values of which a sample has one; of comm see `names_among`.
     """
 
     fields: str | None = None
@@ -86,15 +86,32 @@ def chosen(data: Data, wanted: Wanted) -> list[tuple[str, Chosen]]:
     """
     tables = list(data.tables.items())
     if wanted.events:
-        named = [data.table(one) for one in wanted.events]
-        tables = [(name, one) for name, one in tables if any(one is other for other in named)]
+        named = {name for event in wanted.events for name in data.matching(event)}
+        tables = [(name, table) for name, table in tables if name in named]
+
+    only = {
+        column: names_among(data, allowed)[0] if column == "comm" else allowed
+        for column, allowed in wanted.only.items()
+    }
 
     def keep(rows: Rows) -> Ints:
-        some = [_among(rows, column, allowed) for column, allowed in wanted.only.items()]
+        some = [_among(rows, column, allowed) for column, allowed in only.items()]
         all_of_them: Ints = np.logical_and.reduce(some)
         return all_of_them
 
     return [(name, choose(table, keep if wanted.only else None)) for name, table in tables]
+
+
+def names_among(data: Data, texts: Sequence[int | str]) -> tuple[list[str], list[str]]:
+    """(names, those of them that no thread has). A text with commas is one name where a thread has it,
+    and a list of names otherwise.
+    """
+    known = set(data.tasks.names)
+    names = [
+        name for text in map(str, texts) for name in ([text] if text in known else text.split(","))
+    ]
+    # A thread without a name is called ":" and its number.
+    return names, [name for name in names if name not in known and not name.startswith(":")]
 
 
 def _among(rows: Rows, name: str, allowed: Sequence[int | str]) -> Ints:

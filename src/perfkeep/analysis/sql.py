@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -38,9 +39,9 @@ FROM (
          lead(time) OVER w - time AS duration_ns, lead(out) OVER w AS next_out
   FROM (
     SELECT prev_pid AS tid, prev_comm AS comm, time, true AS out, prev_state AS state
-      FROM sched_switch WHERE prev_pid != 0
+      FROM {switches} WHERE prev_pid != 0
     UNION ALL
-    SELECT next_pid, next_comm, time, false, 0 FROM sched_switch WHERE next_pid != 0)
+    SELECT next_pid, next_comm, time, false, 0 FROM {switches} WHERE next_pid != 0)
   WINDOW w AS (PARTITION BY tid ORDER BY time, out DESC))
 WHERE out AND NOT next_out
 """
@@ -56,14 +57,14 @@ FROM (
   FROM (
     {wakeups}
     SELECT prev_pid AS tid, prev_comm AS comm, time, cpu, true AS ready
-      FROM sched_switch WHERE prev_pid != 0 AND prev_state IN (0, 256)
+      FROM {switches} WHERE prev_pid != 0 AND prev_state IN (0, 256)
     UNION ALL
-    SELECT next_pid, next_comm, time, cpu, false FROM sched_switch WHERE next_pid != 0)
+    SELECT next_pid, next_comm, time, cpu, false FROM {switches} WHERE next_pid != 0)
   WINDOW w AS (PARTITION BY tid ORDER BY time, ready DESC))
 WHERE ready AND NOT next_ready
 """
 _WAKEUP = """
-    SELECT event_pid AS tid, event_comm AS comm, time, cpu, true AS ready FROM {table}
+    SELECT event_pid AS tid, event_comm AS comm, time, cpu, true AS ready FROM "{table}"
     UNION ALL"""
 
 # Of each call the exit that follows it in the same thread.
@@ -73,30 +74,68 @@ FROM (
   SELECT tid, comm, time AS start, entered, lead(entered) OVER w AS next_entered,
          lead(time) OVER w - time AS duration_ns, lead(ret) OVER w AS ret
   FROM (
-    SELECT tid, comm, time, true AS entered, NULL::BIGINT AS ret FROM "sys_enter_{name}"
+    SELECT tid, comm, time, true AS entered, NULL::BIGINT AS ret FROM "{enter}"
     UNION ALL
-    SELECT tid, comm, time, false, ret FROM "sys_exit_{name}")
+    SELECT tid, comm, time, false, ret FROM "{exit}")
   WINDOW w AS (PARTITION BY tid ORDER BY time, entered DESC))
 WHERE entered AND NOT next_entered
 """
 
 
-def _views(names: set[str]) -> list[str]:
+_SWITCH = {"prev_pid", "prev_comm", "prev_state", "next_pid", "next_comm", "time", "cpu", "tid"}
+_WOKEN = {"event_pid", "event_comm", "time", "cpu"}
+_ENTER, _EXIT = {"tid", "comm", "time"}, {"tid", "comm", "time", "ret"}
+
+
+class _Tracepoints:
+    """The tables of tracepoints by what the events are, not by how the tables are called."""
+
+    def __init__(self, data: Data) -> None:
+        self._names: dict[str, str] = {}
+        self._tables = data.tables
+        # Of several of one tracepoint, with different filters, the one with most samples.
+        for name, table in sorted(data.tables.items(), key=lambda item: len(item[1].found)):
+            if table.kind.format:
+                event = ":".join(table.kind.name.split("/")[0].split(":")[:2])
+                self._names[event] = name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names))
+
+    def get(self, event: str, columns: set[str]) -> str | None:
+        """Name of the table of this tracepoint, if it has these columns."""
+        name = self._names.get(event)
+        return name if name is not None and columns <= set(self._tables[name].names) else None
+
+
+def _views(tracepoints: _Tracepoints) -> list[str]:
     """Statements for what the tables that are there can answer."""
     found = []
-    if "sched_switch" in names:
-        found.append(_OFF_CPU)
-        woken = [one for one in ("sched_wakeup", "sched_wakeup_new") if one in names]
-        wakeups = "".join(_WAKEUP.format(table=one) for one in woken)
-        found.append(_RUN_QUEUE.format(wakeups=wakeups))
-    calls = [
-        name.removeprefix("sys_enter_")
-        for name in sorted(names)
-        if name.startswith("sys_enter_") and "sys_exit_" + name.removeprefix("sys_enter_") in names
+    if switches := tracepoints.get("sched:sched_switch", _SWITCH):
+        found.append(_OFF_CPU.format(switches=f'"{switches}"'))
+        woken = [
+            tracepoints.get(f"sched:{name}", _WOKEN)
+            for name in ("sched_wakeup", "sched_wakeup_new")
+        ]
+        wakeups = "".join(_WAKEUP.format(table=name) for name in woken if name)
+        found.append(_RUN_QUEUE.format(switches=f'"{switches}"', wakeups=wakeups))
+    prefix = "syscalls:sys_enter_"
+    calls = [event.removeprefix(prefix) for event in tracepoints if event.startswith(prefix)]
+    pairs = [
+        (
+            call,
+            tracepoints.get(prefix + call, _ENTER),
+            tracepoints.get(f"syscalls:sys_exit_{call}", _EXIT),
+        )
+        for call in calls
     ]
-    if calls:
-        union = " UNION ALL ".join(_SYSCALL.format(name=one) for one in calls)
-        found.append(f"CREATE VIEW syscalls AS {union}")
+    parts = [
+        _SYSCALL.format(name=call.replace("'", "''"), enter=enter, exit=exit)
+        for call, enter, exit in pairs
+        if enter and exit
+    ]
+    if parts:
+        found.append(f"CREATE VIEW syscalls AS {' UNION ALL '.join(parts)}")
     return found
 
 
@@ -150,7 +189,7 @@ def connect(data: Data) -> Connection:
         default_event(data)
         # A twin without this connection: what holds itself is never let go of before the end.
         connection.register("flames", _Flames(copy.copy(data)))
-    for statement in _views(set(data.tables)):
+    for statement in _views(_Tracepoints(data)):
         connection.execute(statement)
     return connection
 

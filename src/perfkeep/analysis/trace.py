@@ -42,15 +42,17 @@ def trace(data: Data, event: str | None = None) -> Iterator[bytes]:
     Raises:
         UsageError: there is no such table, or none says when its samples were taken.
     """
-    tables = [data.table(event)] if event else list(data.tables.values())
-    tables = [one for one in tables if "time" in one.names and len(one)]
+    names = data.matching(event) if event else list(data.tables)
+    named = {name: data.tables[name] for name in names}
+    named = {name: one for name, one in named.items() if "time" in one.names and len(one)}
+    tables = list(named.values())
     if not tables:
         raise UsageError("no event of this file says when its samples were taken")
     threads, first = _threads(data, tables)
     wall = None if data.wall_offset_ns is None else first + data.wall_offset_ns
     yield from perfetto.head(facts(data), threads, (first, wall))
     instants, sequence = perfetto.Instants(), 1
-    for table in tables:
+    for table_name, table in named.items():
         name = table.kind.name.rpartition(":")[2]
         columns = set(table.names)
         if name == "sched_switch" and columns >= _SWITCH | {"cpu"}:
@@ -63,7 +65,7 @@ def trace(data: Data, event: str | None = None) -> Iterator[bytes]:
             and ("pid" in columns)
         ):
             sequence += 1
-            yield from perfetto.samples(sampled(data, table.kind.name), sequence)
+            yield from perfetto.samples(sampled(data, table_name), sequence)
         else:
             yield from instants.write(_each(table, partial(_instants, table.kind.name)))
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from perfkeep.analysis.compare import compare
+    from perfkeep.analysis.compare import compare, counterpart
     from perfkeep.analysis.stacks import GROUPS, default_event
 
     if options.after is None and len(options.times) < 2:
@@ -50,11 +50,12 @@ def run(options: argparse.Namespace) -> int:
     before = _read(options.before)
     after = before if options.after is None else _read(options.after)
     event = options.event or default_event(before)
+    names = event, counterpart(event, before, after)
     keys = [key for key in options.by if key in GROUPS]
     spans = [*options.times, *options.times][:2] or ["", ""]
     found = [
-        _stacks(data, event, ["comm"] if options.flamegraph else keys, span, options.samples)
-        for data, span in zip((before, after), spans, strict=True)
+        _stacks(data, name, ["comm"] if options.flamegraph else keys, span, options.samples)
+        for data, name, span in zip((before, after), names, spans, strict=True)
     ]
     if options.flamegraph:
         _draw(options.flamegraph, *found)

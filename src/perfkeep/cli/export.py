@@ -138,8 +138,7 @@ def _table(data: Data, event: str | None) -> str:
         UsageError: there are several, and none was named.
     """
     if event is not None:
-        table = data.table(event)
-        return next(name for name, one in data.tables.items() if one is table)
+        return data.name_of(event)
     some = [name for name, table in data.tables.items() if len(table)]
     if len(some) > 1:
         raise UsageError(f"say which table with -e; there are {', '.join(some)}")

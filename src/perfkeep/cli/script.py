@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from perfkeep.cli.common import say
+from perfkeep.cli.common import printable, say
 from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         "-e", "--event", metavar="EVENT", action="append", default=[],
         help="only samples of this event, as it is called or its table is; may be given again",
     )  # fmt: skip
-    parser.add_argument("--comm", metavar="NAMES", help="only of threads that are called so")
+    parser.add_argument(
+        "--comm", metavar="NAMES", action="append",
+        help="only of threads that are called so; may be given again",
+    )  # fmt: skip
     parser.add_argument("--pid", metavar="PIDS", type=_ids, help="only of these processes")
     parser.add_argument("--tid", metavar="TIDS", type=_ids, help="only of these threads")
     parser.add_argument("-C", "--cpu", metavar="CPUS", help="only on these CPUs: 0-3,5")
@@ -67,7 +70,7 @@ def chosen(options: argparse.Namespace) -> Wanted:
 
     only: dict[str, list[int] | list[str]] = {}
     if options.comm is not None:
-        only["comm"] = options.comm.split(",")
+        only["comm"] = options.comm
     if options.cpu is not None:
         only["cpu"] = list(parse_list(options.cpu))
     only |= {one: getattr(options, one) for one in ("pid", "tid") if getattr(options, one)}
@@ -86,10 +89,15 @@ def text_of(data: Data, wanted: Wanted, json: bool) -> Iterator[str]:
 
 
 def run(options: argparse.Namespace) -> int:
+    from perfkeep.analysis.script import names_among
     from perfkeep.client.look import look
 
     wanted = chosen(options)
+    data = look(options.source)
+    lines = text_of(data, wanted, options.json)
+    for name in names_among(data, options.comm or ())[1]:
+        say(f"no thread is called {printable(name)!r}")
     write = sys.stdout.write
-    for line in islice(text_of(look(options.source), wanted, options.json), options.limit):
+    for line in islice(lines, options.limit):
         write(line)
     return 0
