@@ -50,7 +50,7 @@ def test_a_pipe_names_its_events_as_perf_does(
     events = [file_event("", cache, 10), file_event("", EVENT.attr, 20)]
     records = [RECORDS[0], SAMPLES[0], other.sample(11, ip=0x1000, pid=200, tid=200)]
     path = write(tmp_path / "pipe.data", perf_pipe(events, records))
-    names = [line.split()[3] for line in Answer(capfd, path).samples]
+    names = [line.split()[4] for line in Answer(capfd, path).samples]
     assert names == ["cache-references:HG:", "cpu-clock:HG:"]
 
 
