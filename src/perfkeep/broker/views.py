@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping
 from copy import deepcopy
 
-from perfkeep.abi.perf_event import Attr, ReadFormat
+from perfkeep.abi.perf_event import Attr, ReadFormat, Type
 from perfkeep.broker.permission import Level, check, find, sees
-from perfkeep.broker.registry import Recording, Registry
+from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.broker.rings import MappedRing
 from perfkeep.broker.spill import Job
 from perfkeep.errors import BrokerError
-from perfkeep.kernel import cpus, perf_fd
+from perfkeep.kernel import cpus, perf_fd, pmus
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.socket import Peer
@@ -27,6 +27,21 @@ def _expires(recording: Recording) -> int | None:
         return None
     left = recording.expires_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return time.time_ns() + left
+
+
+def _scales(recording: Recording, kind: KindOfEvent) -> bool:
+    """Whether the event, or one that is scheduled together with it, needs a hardware counter.
+
+    The events of a process on some of its CPUs wait for the process as well as for a counter, and
+    the kernel does not say for which.
+    """
+    if recording.target.pids is not None and not recording.every_cpu:
+        return False
+    group = [kind]
+    if kind.kind.group is not None:
+        group = [one for one in recording.kinds.values() if one.kind.group == kind.kind.group]
+    in_software = {Type.SOFTWARE, Type.TRACEPOINT, *pmus.probe_types()}
+    return any(Attr.unpack(one.kind.attr).type not in in_software for one in group)
 
 
 class Views:
@@ -133,7 +148,15 @@ class Views:
                 for place, part in enumerate(parts):
                     total[place] += part
             counts = [messages.Counts(cpu, *total) for cpu, total in sorted(sums.items())]
-            events.append(messages.EventCounts(kind.id, kind.kind.event, counts))
+            events.append(
+                messages.EventCounts(
+                    kind.id,
+                    kind.kind.event,
+                    counts,
+                    "per_cpu" if recording.target.pids is None else "per_task",
+                    _scales(recording, kind),
+                )
+            )
         return messages.Stat(name, events)
 
     def reopen(self, peer: Peer, id: int, cpu: int) -> tuple[messages.Reopened, list[OwnedFd]]:
@@ -153,11 +176,12 @@ class Views:
                 f"event {id} does not exist on CPU {cpu}; it lives on "
                 f"{cpus.format_list(kind.cpus)}",
             )
-        if len(events) > 1:
+        if recording.target.pids is not None and len(kind.events) > 1:
             raise BrokerError(
                 errno.EINVAL,
-                f"event {id} is {len(events)} events on CPU {cpu}, one for each thread of a "
-                f"process; read them with: perfkeep stat {recording.name}",
+                f"event {id} follows {recording.target}: it is {len(kind.events)} events, one for "
+                "each thread and CPU, and only together do their counts and times mean something",
+                hint=f"perfkeep stat {recording.name}",
             )
         fds = [events[0].fd]
         ring = recording.rings[cpu]

@@ -7,7 +7,7 @@ import argparse
 from perfkeep.cli.common import print_json, recording_name
 from perfkeep.cli.table import render
 from perfkeep.client.recording import Recording
-from perfkeep.wire.messages import Counts, EventCounts
+from perfkeep.wire.messages import EventCounts
 
 _FIELDS = ("value", "time_enabled_ns", "time_running_ns", "lost")
 
@@ -17,22 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs: docs/json.md")
 
 
-def _numbers(counts: Counts) -> dict[str, int]:
+def _numbers(counts: object) -> dict[str, int]:
     return {field: getattr(counts, field) for field in _FIELDS}
 
 
-def _sums(event: EventCounts) -> dict[str, int]:
-    return {field: sum(getattr(cpu, field) for cpu in event.per_cpu) for field in _FIELDS}
-
-
 def _row(event: EventCounts) -> list[str]:
-    sums = _sums(event)
-    enabled, running = sums["time_enabled_ns"], sums["time_running_ns"]
-    share = running / enabled if enabled else 1.0
-    # As perf stat does: what was not counted for want of a counter is estimated.
-    scaled = round(sums["value"] / share) if share else 0
-    note = "" if share > 0.9999 else f"({share:.1%} counted)"
-    return [f"{scaled:,}", event.event, f"{enabled / 1e9:.3f}", f"{sums['lost']:,}", note]
+    count = "<not counted>" if event.estimate is None else f"{event.estimate:,}"
+    note = f"({event.counted:.1%} counted)" if 0 < event.counted < 1 else ""
+    return [count, event.event, f"{event.time_enabled_ns / 1e9:.3f}", f"{event.lost:,}", note]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,7 +37,10 @@ def run(options: argparse.Namespace) -> int:
         {
             "id": event.id,
             "event": event.event,
-            **_sums(event),
+            "enabled": event.enabled.replace("_", " "),
+            **_numbers(event),
+            "counted": event.counted,
+            "estimate": event.estimate,
             "per_cpu": {str(cpu.cpu): _numbers(cpu) for cpu in event.per_cpu},
         }
         for event in stat.events

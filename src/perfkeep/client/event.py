@@ -73,7 +73,8 @@ class PerfEvent:
         return self._fd.dup()
 
     def read(self) -> Reading:
-        """The counts, raw: scale by time_enabled_ns / time_running_ns where the two differ.
+        """The counts, raw: where time_running_ns is less than time_enabled_ns, a hardware event
+        of a CPU was multiplexed. An event of a task is enabled while the task runs, on whatever CPU.
 
         Raises:
             OSError: read(2)'s errno.

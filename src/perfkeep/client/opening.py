@@ -6,11 +6,11 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from perfkeep import events
-from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat
+from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat, Software, Type
 from perfkeep.errors import PerfkeepError, SpecError, UsageError
 from perfkeep.events import Event
 from perfkeep.kernel import cpus, perf_fd, refusal
@@ -240,6 +240,25 @@ def tasks(target: messages.Target) -> Iterator[tuple[list[int], OpenFlag]]:
         yield found, OpenFlag(0)
     else:
         yield [-1], OpenFlag(0)
+
+
+@contextmanager
+def cgroup_time(target: messages.Target) -> Iterator[None]:
+    """Have the kernel keep the time of a cgroup while a recording of it is switched on.
+
+    Linux (6.18) keeps it on a CPU only while an event of a cgroup is enabled there. The first one
+    takes the time as it stood when the last one ended, or as 0, and the kernel then adds all that
+    has passed since (perf_cgroup_event_enable() leaves perf_cgroup_info.timestamp as it is). So an
+    event that counts nothing goes first. Where it is refused, nothing is different.
+    """
+    with ExitStack() as stack:
+        if target.cgroup is not None:
+            with suppress(OSError), tasks(target) as (directories, flags):
+                attr = Attr(type=Type.SOFTWARE, config=Software.DUMMY)
+                for cpu in cpus.online():
+                    fd = perf_event_open(attr, directories[0], cpu, -1, flags)
+                    stack.callback(fd.close)
+        yield
 
 
 def open_events(

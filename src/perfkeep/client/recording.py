@@ -43,7 +43,7 @@ class Recording:
         return cast(RecordingInfo, call("Show", Named(self.name))[0])
 
     def stat(self) -> messages.Stat:
-        """The counts of each event and CPU, raw; time in ns."""
+        """The counts of each event and CPU, raw, and what they add up to; time in ns."""
         return cast(messages.Stat, call("Stat", Named(self.name))[0])
 
     def snapshot(
@@ -83,7 +83,10 @@ class Recording:
         return Follower(self.name)
 
     def enable(self) -> None:
-        call("Enable", Named(self.name))
+        from perfkeep.client import opening
+
+        with opening.cgroup_time(self.info.target):
+            call("Enable", Named(self.name))
 
     def disable(self) -> None:
         """Stop counting and recording; what the rings hold stays."""
@@ -210,7 +213,8 @@ def start(
             ttl_ns=time_to_live(ttl),
             every_cpu=cpus is None,
         )
-        started = _start(request, opened.fds, spill, spill_every)
+        with opening.cgroup_time(to.target):
+            started = _start(request, opened.fds, spill, spill_every)
     finally:
         opened.close()
     if sideband:

@@ -70,19 +70,12 @@ def _event(kind: messages.Kind) -> Event:
         parsed = events.parse(kind.event)
     except PerfkeepError:
         attr = Attr.unpack(kind.attr)
-        if attr.type in (_type("uprobe"), _type("kprobe")):
+        if attr.type in pmus.probe_types():
             raise
         return Event(kind.event, kind.name, attr, group=kind.group)
     if len(parsed) != 1:
         raise UsageError(f"{kind.event!r} is more than one event by now")
     return replace(parsed[0], group=kind.group)
-
-
-def _type(pmu: str) -> int:
-    try:
-        return pmus.type_of(pmu)
-    except OSError:
-        return -1
 
 
 def _open_cpu(

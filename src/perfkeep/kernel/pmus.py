@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,15 @@ def type_of(name: str) -> int:
         FileNotFoundError: there is no PMU of that name.
     """
     return int(_text(DEVICES / name / "type"))
+
+
+def probe_types() -> set[int]:
+    """attr.type of uprobes and of kprobes, of those that this kernel has."""
+    types = set()
+    for name in ("uprobe", "kprobe"):
+        with suppress(OSError):
+            types.add(type_of(name))
+    return types
 
 
 def load(name: str) -> Pmu:

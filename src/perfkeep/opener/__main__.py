@@ -11,6 +11,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from perfkeep.client.connection import Connection
+from perfkeep.client.opening import cgroup_time
 from perfkeep.client.reopening import open_again, spill_again
 from perfkeep.client.sideband import add_again
 from perfkeep.wire import messages
@@ -49,7 +50,8 @@ def main() -> None:
             broker.stage(found.fds)
             problem = "; ".join(dict.fromkeys(found.problems))[:4096]
             request = messages.Rejoin(missing.name, found.slots, problem, spills)
-            broker.call("Rejoin", request, messages.Nothing)
+            with cgroup_time(missing.target):
+                broker.call("Rejoin", request, messages.Nothing)
         finally:
             found.close()
         add_again(broker, missing)

@@ -18,6 +18,7 @@ Id = Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)]
 Mode = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
 RingKind = Literal["backward", "forward"]
 State = Literal["running", "disabled", "ended"]
+Enabled = Literal["per_cpu", "per_task"]
 
 
 class Tracepoint(msgspec.Struct, frozen=True):
@@ -206,11 +207,58 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class EventCounts(msgspec.Struct, frozen=True):
-    """The counts of one kind of event."""
+    """The counts of one kind of event, raw for each CPU, and what they add up to.
+
+    `enabled`: whose time `time_enabled_ns` of a CPU is. per_cpu: the CPU's own. per_task: that of
+    the tasks, on whatever CPU they run; each CPU's event is enabled then, and one of them counts.
+    `scales`: the event may have to wait for a hardware counter, so a count is an estimate where
+    the event ran for less than it was enabled.
+    """
 
     id: int
     event: str
     per_cpu: list[Counts]
+    enabled: Enabled = "per_cpu"
+    scales: bool = True
+
+    @property
+    def value(self) -> int:
+        """The raw count of all CPUs."""
+        return sum(cpu.value for cpu in self.per_cpu)
+
+    @property
+    def lost(self) -> int:
+        """Samples that the kernel had no room for."""
+        return sum(cpu.lost for cpu in self.per_cpu)
+
+    @property
+    def time_enabled_ns(self) -> int:
+        """The time to count: CPU time of the tasks, or time of all CPUs."""
+        times = [cpu.time_enabled_ns for cpu in self.per_cpu]
+        return max(times, default=0) if self.enabled == "per_task" else sum(times)
+
+    @property
+    def time_running_ns(self) -> int:
+        """The part of it in which the event did count."""
+        return sum(cpu.time_running_ns for cpu in self.per_cpu)
+
+    @property
+    def counted(self) -> float:
+        """The share of the time that was counted; 1.0 where the count needs no estimate."""
+        enabled, running = self.time_enabled_ns, self.time_running_ns
+        if enabled and not running:
+            return 0.0
+        share = running / enabled if enabled and self.scales else 1.0
+        # The CPUs are read one after another, while time goes on.
+        return share if share < _ALL_OF_IT else 1.0
+
+    @property
+    def estimate(self) -> int | None:
+        """The count, scaled where only a part of the time was counted; None: it was not counted."""
+        return round(self.value / self.counted) if self.counted else None
+
+
+_ALL_OF_IT = 0.9999
 
 
 class KindInSnapshot(msgspec.Struct, frozen=True):

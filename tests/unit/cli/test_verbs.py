@@ -48,9 +48,9 @@ def test_a_count_that_had_its_counter_always_is_shown_as_it_is() -> None:
     ]  # fmt: skip
 
 
-def test_an_event_that_never_ran_counts_nothing() -> None:
+def test_an_event_that_was_enabled_and_never_ran_is_not_counted() -> None:
     assert _row(EventCounts(1, "e", [Counts(0, 0, 0, 0, 0)]))[0] == "0"
-    assert _row(EventCounts(1, "e", [Counts(0, 0, 10**9, 0, 0)]))[0] == "0"
+    assert _row(EventCounts(1, "e", [Counts(0, 0, 10**9, 0, 0)]))[0] == "<not counted>"
 
 
 def test_one_that_cannot_be_ended_stops_none_of_the_others(
