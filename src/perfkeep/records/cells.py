@@ -17,6 +17,7 @@ from perfkeep.records.pure_decode import Part
 
 Ints = NDArray[Any]
 
+_SIZE = struct.Struct("=H")
 _PART = struct.Struct("=qqq")
 _FIELD = struct.Struct("=iii")
 
@@ -91,6 +92,11 @@ class View:
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
+
+    def record(self, at: int) -> memoryview:
+        """The whole record at an offset."""
+        (size,) = _SIZE.unpack_from(self.data, at + 6)
+        return self.data[at : at + size]
 
     def read(self, at: Ints, plan: Plan) -> Read:
         """Of the records at these places."""

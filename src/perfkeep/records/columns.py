@@ -7,18 +7,20 @@ does not fit its record is left out, and counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from perfkeep import records
 from perfkeep.errors import DataError
 from perfkeep.records.cells import Column, Ints, Plan, View
+from perfkeep.records.groups import Part, carries_counts, parts
 from perfkeep.records.parts import Kind, SamplePart, parts_of, unread
 from perfkeep.records.raw import CONTEXT
-from perfkeep.records.writers import id_place
+from perfkeep.records.writers import Writers, id_place
 
 #: Samples of a batch: their columns stay in the caches, and Python's own time is little of it.
 _BATCH = 1 << 14
@@ -42,6 +44,24 @@ class Rows:
         return next((one for one in self.columns if one.name == name), None)
 
 
+class Counted(NamedTuple):
+    """Ids and periods of samples that carry counts of several events.
+
+    Attributes:
+        offsets: of the samples, ascending.
+    """
+
+    offsets: Ints
+    ids: Ints
+    periods: Ints
+
+    def instead(self, columns: list[Column], offsets: Ints) -> list[Column]:
+        """The columns of samples, with id and period of the event that they are samples of."""
+        rows = np.searchsorted(self.offsets, offsets)
+        own = [Column("id", "int", self.ids[rows]), Column("period", "int", self.periods[rows])]
+        return [*(one for one in columns if one.name not in ("id", "period")), *own]
+
+
 class Table:
     """The samples of one kind of event, in the order in which they lie: in batches, which takes
     little memory, and less time, as the same memory serves again; some of them; or all at once, in
@@ -55,11 +75,13 @@ class Table:
         unread: bits of sample_type whose fields this version cannot decode, nor what lies behind
             them; 0: it decodes whole samples.
         with_context: adds columns that the records themselves do not have.
+        counted: see records.groups; None: what samples have of id and period is the event's.
     """
 
     def __init__(self, view: View, kind: Kind, found: Ints) -> None:
         self.kind, self.found = kind, found
         self.unread = unread(kind.attr)
+        self.counted: Counted | None = None
         self.with_context: Callable[[list[Column]], list[Column]] = list
         self._view = view
 
@@ -99,7 +121,10 @@ class Table:
         ):
             own = list(islice(fields, len(part.fields)))
             columns += part.columns(view, at, count, own)
-        return Rows(self.with_context(_in_order(columns)), offsets)
+        columns = _in_order(columns)
+        if self.counted is not None:
+            columns = self.counted.instead(columns, offsets)
+        return Rows(self.with_context(columns), offsets)
 
     def batches(self) -> Iterator[Rows]:
         """Some samples, and then the next."""
@@ -159,8 +184,9 @@ def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:
     Raises:
         DataError: there are several kinds of events, and nothing tells whose a sample is.
     """
+    writers = Writers((kind.attr, kind.ids) for kind in kinds)
     place = id_place([kind.attr for kind in kinds])
-    if place is None and len(kinds) > 1:
+    if place is None and len(kinds) > 1 and writers.only is None:
         raise DataError("samples of several events, and no ids that tell them apart", 0)
     pairs = sorted((id, at) for at, kind in enumerate(kinds) for id in kind.ids)
     ids = np.array([id for id, _ in pairs], "u8")
@@ -171,12 +197,63 @@ def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:
         ids.tobytes(), numbers.tobytes(), len(kinds),
     )  # fmt: skip
     offsets = [np.frombuffer(one, "i8") for one in found]
+    if one and writers.only:
+        offsets[0], offsets[writers.only] = offsets[writers.only], offsets[0]
     view = View(data)
     for some in offsets:
         if np.bitwise_or.reduce(some, initial=0) & 7:
             raise DataError("records that do not begin at a word", int(some[some % 8 > 0][0]))
-    tables = [Table(view, kind, some) for kind, some in zip(kinds, offsets[:-2], strict=True)]
+    tables = _tables(view, kinds, offsets[:-2], writers)
     return Decoded(tables, offsets[-2], len(offsets[-1]), lost, end)
+
+
+def _tables(
+    view: View, kinds: Sequence[Kind], offsets: Sequence[Ints], writers: Writers
+) -> list[Table]:
+    """A table for each kind; samples that carry counts are in those of all events that they count."""
+    tables = [Table(view, kind, found) for kind, found in zip(kinds, offsets, strict=True)]
+    counting = [number for number, kind in enumerate(kinds) if carries_counts(kind.attr)]
+    samples = [(at, view.record(at)) for number in counting for at in offsets[number].tolist()]
+    if not samples:
+        return tables
+    known, malformed = parts(samples, writers)
+    for number in counting:
+        own = [offset for writer, offset in malformed if writer == number]
+        tables[number] = Table(view, kinds[number], np.array(own, "i8"))
+    shared: dict[tuple[int, int], list[Part]] = {}
+    for part in known:
+        shared.setdefault((part.event, part.writer), []).append(part)
+    # First those that the event itself wrote: others may differ in their layout.
+    for event, writer in sorted(shared, key=lambda pair: pair[0] != pair[1]):
+        own_table = tables[event]
+        table = _shared(view, kinds[event], kinds[writer], shared[event, writer])
+        if event == writer:
+            table.found = np.union1d(table.found, own_table.found)
+        if event == writer or not len(own_table.found):
+            tables[event] = table
+        else:
+            tables.append(table)
+    return tables
+
+
+#: Of an attr, what says how samples are laid out.
+_LAYOUT = (
+    "sample_type", "read_format", "branch_sample_type", "sample_regs_user", "sample_stack_user",
+    "sample_regs_intr",
+)  # fmt: skip
+
+
+def _shared(view: View, kind: Kind, writer: Kind, own: Sequence[Part]) -> Table:
+    """Samples of one event that another one wrote, or itself."""
+    if kind is not writer:
+        layout: dict[str, Any] = {name: getattr(writer.attr, name) for name in _LAYOUT}
+        # The raw bytes are the writer's, and no fields of a tracepoint.
+        kind = kind._replace(attr=replace(kind.attr, **layout), format="")
+    rows = sorted((part.offset, part.id, part.period) for part in own)
+    offsets, ids, periods = zip(*rows, strict=True)
+    table = Table(view, kind, np.array(offsets, "i8"))
+    table.counted = Counted(table.found, np.array(ids, "u8"), np.array(periods, "u8"))
+    return table
 
 
 def _in_order(columns: list[Column]) -> list[Column]:

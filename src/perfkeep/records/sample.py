@@ -131,6 +131,31 @@ class Layout:
                 f"a sample of {len(record)} bytes ends too early: {error}", 0
             ) from error
 
+    def tid(self, record: memoryview | bytes) -> int | None:
+        """The thread in which a sample was taken."""
+        at = self._fixed.get(Sample.TID)
+        return None if at is None or at + 8 > len(record) else _TWO.unpack_from(record, at)[1]
+
+    def counts(self, record: memoryview | bytes) -> list[tuple[int, int]]:
+        """(id, count) of the events whose counts a sample carries; read_format must have ID.
+
+        Raises:
+            DataError: a number of events that does not fit the record.
+        """
+        at, how = self._variable, self.attr.read_format
+        try:
+            size = self._read_size(record, at)
+            if size > len(record) - at:
+                raise DataError(f"{size} bytes of counts do not fit their record", at)
+            words = struct.unpack_from(f"={size // 8}Q", record, at)
+        except struct.error as error:
+            raise DataError(f"a sample of {len(record)} bytes ends too early", at) from error
+        times = (how & (ReadFormat.TOTAL_TIME_ENABLED | ReadFormat.TOTAL_TIME_RUNNING)).bit_count()
+        if not how & ReadFormat.GROUP:
+            return [(words[1 + times], words[0])]
+        first, each = 1 + times, 2 + bool(how & ReadFormat.LOST)
+        return list(zip(words[first + 1 :: each], words[first::each], strict=True))
+
     def raw_span(self, record: memoryview | bytes) -> tuple[int, int] | None:
         """(start, end) of a sample's raw bytes in it; None: it has none.
 

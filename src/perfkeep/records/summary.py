@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
+from perfkeep.records.groups import carries_counts, parts
 from perfkeep.records.writers import Writers
 
 _TWO = struct.Struct("=II")
@@ -53,17 +54,25 @@ def table(
     tasks = _Names()
     counts: dict[int, Counter[int]] = {}
     weights: dict[int, Counter[int]] = {}
+    counted: list[memoryview] = []
+
+    def add(number: int, process: int | None, period: int) -> None:
+        if process is not None:
+            counts.setdefault(process, Counter())[number] += 1
+            weights.setdefault(process, Counter())[number] += 1 if count_samples else period
+
     for kind, record in found:
         if kind in (Record.COMM, Record.FORK):
             layout = writers.layout(record)
             tasks.add(kind, record, layout.time(record) if layout else None)
         elif kind == Record.SAMPLE and (number := writers.of(record)) is not None:
             layout = writers.layouts[number]
-            process = layout.pid(record)
-            if process is not None:
-                weight = 1 if count_samples else layout.period(record)
-                counts.setdefault(process, Counter())[number] += 1
-                weights.setdefault(process, Counter())[number] += weight
+            if carries_counts(layout.attr):
+                counted.append(record)
+            else:
+                add(number, layout.pid(record), layout.period(record))
+    for part in parts(enumerate(counted), writers)[0]:
+        add(part.event, writers.layouts[part.writer].pid(counted[part.offset]), part.period)
     tasks.settle()
     shares = _shares(known, weights)
     rows = [

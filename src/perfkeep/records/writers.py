@@ -38,6 +38,9 @@ class Writers:
         self._numbers = {id: number for number, (_, ids) in enumerate(known) for id in ids}
         attrs = [attr for attr, _ in known]
         self._sample_id_at = id_place(attrs)
+        sampling = [number for number, attr in enumerate(attrs) if not attr.dummy]
+        #: The event of samples that carry no id.
+        self.only = sampling[0] if len(sampling) == 1 else None
         # Several trailers may differ in length: where an id is known, the event must have it there.
         self._trailer_id_at = [
             trailer_id_at(attr.sample_type) if attr.flags & Flag.SAMPLE_ID_ALL else None
@@ -57,7 +60,7 @@ class Writers:
         if _HEADER.unpack_from(record)[0] == Record.SAMPLE:
             place = self._sample_id_at
             if place is None:
-                return 0 if len(self.layouts) == 1 else None
+                return self.only
             return self._numbers.get(_word(record, place))
         for place in self._trailer_places:
             number = self._numbers.get(_word(record, len(record) + place))
@@ -67,6 +70,10 @@ class Writers:
         if first is None:
             return 0 if self.layouts else None
         return 0 if _word(record, len(record) + first) == 0 else None
+
+    def event(self, id: int) -> int | None:
+        """The number of the event with an id; None: no known one."""
+        return self._numbers.get(id)
 
     def layout(self, record: memoryview | bytes) -> Layout | None:
         """The layout of a record; None: no known event wrote it."""

@@ -142,13 +142,15 @@ def test_fields_behind_raw_are_read_and_what_was_not_recorded_is_empty() -> None
     full = read + branches + struct.pack("=Q2Q", 2, 11, 12)
     full += struct.pack("=Q16sQ", 16, b"0123456789abcdef", 8)
     full += struct.pack("=QQQQ", 6, 1, 13, 0x1000) + struct.pack("=Q8s", 8, b"auxiliar")
-    bare = struct.pack("=QQ", 0, 50) + struct.pack("=QQ", 0, 99)
+    # Of samples with counts, those are an event's in which its count has grown.
+    bare = struct.pack("=QQ2Q", 1, 50, 15, 7) + struct.pack("=QQ", 0, 99)
     bare += struct.pack("=QQ", 0, 0) + struct.pack("=QQQ", 6, 0, 0x1000) + struct.pack("=Q", 0)
     data = b"".join(record(Record.SAMPLE, struct.pack("=Q", 7) + body) for body in (full, bare))
     table = table_of(data, attr)
     assert (len(table), table.malformed) == (2, 0)
     assert rows(table, "read_enabled") == [50, 50]
-    assert rows(table, "read_value") == [[10, 20], []] and rows(table, "read_id") == [[7, 8], []]
+    assert rows(table, "read_value") == [[10, 20], [15]]
+    assert rows(table, "read_id") == [[7, 8], [7]] and rows(table, "period") == [10, 5]
     assert rows(table, "branch_from") == [[100], []] and rows(table, "branch_flags") == [[3], []]
     assert rows(table, "branch_hw_index") == [99, 99]
     assert rows(table, "branch_counters") == [[77], []]
