@@ -23,7 +23,7 @@ from perfkeep.formats.perf_data.coverage import Clock
 from perfkeep.formats.perf_data.reader import PerfData, files_of, parse
 from perfkeep.formats.perf_data.tracing import parse_strings
 from perfkeep.records.cells import Column, Ints
-from perfkeep.records.columns import Decoded, Table, decode
+from perfkeep.records.columns import Decoded, Table, Unaligned, decode
 from perfkeep.records.names import Named, namer
 from perfkeep.records.parts import Kind
 from perfkeep.records.print_format import Printer, printer
@@ -163,7 +163,11 @@ class Data:
             )
             for one in file.events
         ]
-        self._decoded: Decoded = decode(file.data, kinds)
+        try:
+            self._decoded: Decoded = decode(file.data, kinds)
+        except Unaligned:  # perf inject -b writes such records
+            self.file = file = file.repacked()
+            self._decoded = decode(file.data, kinds)
         self._context = _Context(file, self._decoded.others, kallsyms)
         self.lost = self._decoded.lost
         self.unknown = self._decoded.unknown

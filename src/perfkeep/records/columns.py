@@ -44,6 +44,10 @@ class Rows:
         return next((one for one in self.columns if one.name == name), None)
 
 
+class Unaligned(DataError):
+    """A record that does not begin at a word, as those of the kernel do."""
+
+
 class Counted(NamedTuple):
     """Ids and periods of samples that carry counts of several events.
 
@@ -182,6 +186,7 @@ def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:
     """All records of a file's data section, or of a ring's copy in one piece.
 
     Raises:
+        Unaligned: perf's own records of other lengths lie among them.
         DataError: there are several kinds of events, and nothing tells whose a sample is.
     """
     writers = Writers((kind.attr, kind.ids) for kind in kinds)
@@ -202,7 +207,7 @@ def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:
     view = View(data)
     for some in offsets:
         if np.bitwise_or.reduce(some, initial=0) & 7:
-            raise DataError("records that do not begin at a word", int(some[some % 8 > 0][0]))
+            raise Unaligned("records that do not begin at a word", int(some[some % 8 > 0][0]))
     tables = _tables(view, kinds, offsets[:-2], writers)
     return Decoded(tables, offsets[-2], len(offsets[-1]), lost, end)
 

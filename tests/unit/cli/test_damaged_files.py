@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,20 @@ def test_build_ids_in_a_pipe_are_read() -> None:
     entry = record(67, b"\xff\xff\xff\xff" + bytes(range(20)) + b"\x14\0\0\0" + b"/bin/x\0\0")
     parsed = reader.parse(memoryview(perf_pipe(CLOCK, [*RECORDS, entry, entry])))
     assert bytes(parsed.features[Feature.BUILD_ID]) == 2 * entry
+
+
+def test_records_of_perf_that_end_within_a_word_leave_those_behind_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    odd = struct.pack("=IHH", 67, 0, 13) + b"/bin\0"  # as perf inject -b writes build ids
+    path = write(tmp_path / "inject.data", perf_file(CLOCK, [odd, *RECORDS]))
+    answer = Answer(capfd, path)
+    assert len(answer.samples) == 2 and not answer.complaints
+    assert main(["report", str(path)]) == 0
+    assert capfd.readouterr().out.splitlines()[1].split() == ["100.0%", "worker", "200", "2"]
+    out = tmp_path / "plain.data"
+    assert main(["export", str(path), "--to", "perf.data", "-o", str(out)]) == 0
+    assert bytes(reader.read(str(out)).data) == b"".join(RECORDS)
 
 
 def directory(path: Path, parts: Sequence[bytes]) -> Path:

@@ -69,6 +69,16 @@ class PerfData:
             sentences.append(f"{self.aux_bytes:,} bytes of AUX data are left out")
         return sentences
 
+    def repacked(self) -> PerfData:
+        """The same with the kernel's records alone: perf's own may have any length."""
+        unpacked = unpack(self.data, self.data_at)
+        return replace(
+            self,
+            data=unpacked.data,
+            features={**unpacked.features, **self.features},
+            unread=self.unread + unpacked.unread,
+        )
+
     def text(self, feature: Feature) -> str | None:
         """A feature that is one string: HOSTNAME, OSRELEASE, CPUDESC …; None: missing or damaged."""
         data = self.features.get(feature)
@@ -241,7 +251,8 @@ def parse(file: memoryview, parts: Sequence[memoryview] = ()) -> PerfData:
         DataError: no perf.data file, one of the other byte order, or a broken one.
     """
     if len(file) < _PIPE_HEADER or bytes(file[:8]) not in (MAGIC, MAGIC_SWAPPED):
-        raise DataError("this is no perf.data file: it does not begin with PERFILE2", 0)
+        begins = "does not begin with PERFILE2" if len(file) else "is empty"
+        raise DataError(f"this is no perf.data file: it {begins}", 0)
     if bytes(file[:8]) == MAGIC_SWAPPED:
         raise DataError("this perf.data file was written by a machine of the other byte order", 0)
     (size,) = struct.unpack_from("=Q", file, 8)
