@@ -16,7 +16,7 @@ import errno
 from perfkeep.broker.policy import Policy
 from perfkeep.broker.registry import Recording, Registry
 from perfkeep.errors import BrokerError
-from perfkeep.wire.messages import Access
+from perfkeep.wire.messages import Access, Target
 from perfkeep.wire.socket import Peer
 
 
@@ -60,6 +60,19 @@ def check(peer: Peer, recording: Recording, needed: Level, verb: str) -> None:
             f"{recording.owner.uid}, group {recording.gid}, mode {recording.mode:04o}; "
             f"{_NEEDS[needed]}",
         )
+
+
+def check_pids(target: Target, pid_namespace: int) -> None:
+    """Raises: BrokerError: EINVAL: its pids are numbers of another PID namespace than this one."""
+    if target.pids is None or target.pid_namespace in (None, pid_namespace):
+        return
+    raise BrokerError(
+        errno.EINVAL,
+        f"{target} is a number of another PID namespace than the broker of this instance is in: "
+        "its events could not be opened again, and its names not be found",
+        hint="start it from the broker's PID namespace, by the process's pid there; "
+        "NSpid in /proc/PID/status has all pids of a process",
+    )
 
 
 def find(registry: Registry, peer: Peer, name: str, needed: Level, verb: str) -> Recording:

@@ -23,7 +23,14 @@ from perfkeep.broker.joining import Undo, check_fds, join_all
 from perfkeep.broker.leaving import leave
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.log import say
-from perfkeep.broker.permission import Level, check, check_access, check_start, find
+from perfkeep.broker.permission import (
+    Level,
+    check,
+    check_access,
+    check_pids,
+    check_start,
+    find,
+)
 from perfkeep.broker.policy import Policy
 from perfkeep.broker.registry import KindOfEvent, Recording, Registry, check_name
 from perfkeep.broker.remembered import (
@@ -42,6 +49,7 @@ from perfkeep.broker.views import Views
 from perfkeep.errors import BrokerError
 from perfkeep.kernel import perf_fd
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.pids import pid_namespace
 from perfkeep.kernel.sysctl import boot_id
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Owner
@@ -117,6 +125,7 @@ class Recordings:
     def start(self, peer: Peer, request: messages.Start, fds: list[OwnedFd]) -> messages.Started:
         """Make the fds a recording; see messages.Start."""
         check_start(peer, os.geteuid(), self.policy)
+        check_pids(request.target, pid_namespace())
         if request.name is not None:
             check_name(request.name)
             self.registry.check_free(request.name)

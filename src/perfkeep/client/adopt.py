@@ -25,6 +25,7 @@ from perfkeep.abi.perf_event import Attr, ClockId, Flag, ReadFormat, Sample
 from perfkeep.client import sideband, taken
 from perfkeep.client.connection import call
 from perfkeep.client.opening import Wanted, kind_of, wanted
+from perfkeep.client.pids import of_process
 from perfkeep.client.recording import Recording, Spec
 from perfkeep.client.taken import RingUsers, Taken, TakenEvent
 from perfkeep.errors import DataError, PerfkeepError, UsageError
@@ -67,6 +68,7 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
         BrokerError: EEXIST: the name is taken, or an event is persistent already.
     """
     told = wanted(specs) if specs else []
+    of_process(pid)  # /proc/PID and pidfd_open(2) are of the same process
     file = _file_of(pid)
     found = taken.take(pid, frozenset(id for one in file for id in one.all_ids))
     try:

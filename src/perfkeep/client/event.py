@@ -13,6 +13,7 @@ from perfkeep.client.connection import Shared, call
 from perfkeep.errors import UsageError
 from perfkeep.kernel import perf_fd
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.pids import pid_namespace
 from perfkeep.kernel.perf_fd import Reading
 from perfkeep.wire import messages
 
@@ -183,8 +184,11 @@ def open_event(spec: str, *, cpu: int = ANY_CPU, pid: int | None = None) -> Perf
     task = pid if pid is not None else (CALLING_THREAD if cpu == ANY_CPU else ALL_TASKS)
     attr = events.for_counting(event)
     fd = open_one(event, attr, task, cpu)
-    pids = None if task == ALL_TASKS else [task or threading.get_native_id()]
-    return PerfEvent(fd, kind_of(event, attr), cpu, target=messages.Target(pids))
+    target = _EVERY_TASK
+    if task != ALL_TASKS:
+        pids = [task or threading.get_native_id()]
+        target = messages.Target(pids=pids, pid_namespace=pid_namespace())
+    return PerfEvent(fd, kind_of(event, attr), cpu, target=target)
 
 
 def claim(fd: OwnedFd) -> None:

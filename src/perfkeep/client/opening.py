@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from perfkeep import events
 from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat, Software, Type
+from perfkeep.client.pids import check_pids, of_process
 from perfkeep.errors import PerfkeepError, SpecError, UsageError
 from perfkeep.events import Event
 from perfkeep.kernel import cpus, perf_fd, refusal
@@ -98,10 +99,11 @@ def scope(
         raise UsageError("a recording is of a process or of a cgroup, not of both")
     if cgroup == "":
         raise UsageError("a cgroup needs a path; / is the root of all")
+    target = messages.Target(cgroup=cgroup) if pid is None else of_process(pid)
     if pid is not None and not os.path.exists(f"/proc/{pid}"):
         raise UsageError(f"there is no process {pid}", errno.ESRCH)
     chosen = cpus.online() if cpu_list is None else cpus.check_online(cpu_list)
-    return Scope(chosen, messages.Target(None if pid is None else [pid], cgroup))
+    return Scope(chosen, target)
 
 
 def scope_again(info: messages.RecordingInfo) -> Scope:
@@ -230,6 +232,7 @@ def threads(pid: int, seen: set[int]) -> Iterator[int]:
 @contextmanager
 def tasks(target: messages.Target) -> Iterator[tuple[list[int], OpenFlag]]:
     """The tasks to open an event for, as perf_event_open(2) wants them named."""
+    check_pids(target)
     if target.cgroup is not None:
         with cgroup_directory(target.cgroup) as directory:
             yield [directory.fileno()], OpenFlag.PID_CGROUP
@@ -296,6 +299,7 @@ def open_events(
 
 def _open_target(opener: _Opener, to: Scope) -> None:
     target = to.target
+    check_pids(target)
     if target.cgroup is not None:
         with cgroup_directory(target.cgroup) as directory:
             opener.open_all(directory.fileno(), OpenFlag.PID_CGROUP)

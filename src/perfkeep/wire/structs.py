@@ -106,7 +106,8 @@ class Program(msgspec.Struct, frozen=True):
 class Target(msgspec.Struct, frozen=True):
     """The tasks that a recording follows. At most one member is set; with none it is every task.
 
-    `pids`: these processes with all their threads, and what they fork. `cgroup`: a path.
+    `pids`: these processes with all their threads, and what they fork; numbers of the PID namespace
+    whose inode is `pid_namespace`. `cgroup`: a path.
     `program`: the events were opened by it and adopted, and the kernel does not say what tasks
     they follow.
     """
@@ -114,6 +115,7 @@ class Target(msgspec.Struct, frozen=True):
     pids: Annotated[list[Pid], msgspec.Meta(min_length=1, max_length=4096)] | None = None
     cgroup: Text | None = None
     program: Program | None = None
+    pid_namespace: Count | None = None
 
     @property
     def every_task(self) -> bool:
