@@ -13,8 +13,8 @@ from perfkeep.client.connection import Shared, call
 from perfkeep.errors import UsageError
 from perfkeep.kernel import perf_fd
 from perfkeep.kernel.fd import OwnedFd
-from perfkeep.kernel.pids import pid_namespace
 from perfkeep.kernel.perf_fd import Reading
+from perfkeep.kernel.pids import pid_namespace
 from perfkeep.wire import messages
 
 ANY_CPU: Final = -1
