@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from perfkeep.wire.messages import RecordingInfo, Target
 
@@ -49,6 +50,16 @@ def add_events(parser: argparse.ArgumentParser, filters: bool = True) -> None:
             help="keep only samples of the tracepoints before it for which EXPR holds",
         )
         parser.add_argument("-g", "--call-graph", action="store_true", help="record call chains")
+
+
+def add_source(parser: argparse.ArgumentParser, dest: str = "source", **options: Any) -> None:
+    """What a command reads, as client.sources takes it."""
+    parser.add_argument(
+        dest,
+        metavar=options.pop("metavar", "FILE|NAME|-"),
+        help=options.pop("help", "a perf.data file, a recording, or - for standard input"),
+        **options,
+    )
 
 
 def add_access(parser: argparse.ArgumentParser) -> None:

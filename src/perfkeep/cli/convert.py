@@ -16,11 +16,15 @@ from perfkeep.cli.common import printable
 if TYPE_CHECKING:
     from perfkeep.formats.perf_data import EventDesc
 
-_STDOUT = "-"
+_STDIN = _STDOUT = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="what perf record -e persistent/NAME/ wrote")
+    parser.add_argument(
+        "file",
+        metavar="FILE|-",
+        help="what perf record -e persistent/NAME/ wrote; - is standard input",
+    )
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, help="may be FILE itself; - is stdout"
     )
@@ -44,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         file = StockFile(source)
         if not file.persistent:
             raise UsageError(
-                f"{printable(options.file)} has no persistent event; perf script prints all of it "
+                f"{_called(options.file)} has no persistent event; perf script prints all of it "
                 "as it is"
             )
         if options.events is not None:
@@ -63,10 +67,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _called(path: str) -> str:
+    return "standard input" if path == _STDIN else printable(path)
+
+
 def _open(path: str) -> BinaryIO:
     """Raises: UsageError: what cannot be a perf.data; OSError: what cannot be opened."""
     from perfkeep.errors import UsageError
 
+    if path == _STDIN:
+        return _spooled()
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise UsageError(
@@ -75,6 +85,16 @@ def _open(path: str) -> BinaryIO:
     if not stat.S_ISREG(mode):
         raise UsageError(f"{printable(path)} is no file; write one with: perf record -o FILE")
     return open(path, "rb")
+
+
+def _spooled() -> BinaryIO:
+    """Standard input as a file, which what comes from a pipe is not."""
+    from perfkeep.client.sources import stdin
+
+    file = os.fdopen(os.memfd_create("perfkeep-convert", os.MFD_CLOEXEC), "w+b")
+    file.write(stdin())
+    file.seek(0)
+    return file
 
 
 def _typed(specs: Sequence[str], ids: Sequence[int]) -> Mapping[int, EventDesc]:

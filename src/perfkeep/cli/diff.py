@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
-from perfkeep.cli.common import printable, say
+from perfkeep.cli.common import add_source, printable, say
 from perfkeep.cli.progress import Progress
 from perfkeep.cli.report import KEYS, add_samples, keys_of
 from perfkeep.cli.table import render
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("before", metavar="BEFORE", help="a perf.data file, or a recording")
-    parser.add_argument(
-        "after", metavar="AFTER", nargs="?", help="another one; left away: the same"
-    )
+    add_source(parser, "before", metavar="BEFORE")
+    add_source(parser, "after", metavar="AFTER", nargs="?", help="another one; BEFORE unless given")
     parser.add_argument(
         "--times", metavar="SPAN", action="append", default=[],
         help="only this part: 2s..5s from the first sample on, -5s.. before the last; given twice, "
@@ -42,9 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from perfkeep.analysis.compare import compare, counterpart
     from perfkeep.analysis.stacks import GROUPS, default_event
+    from perfkeep.client.sources import STDIN
 
     if options.after is None and len(options.times) < 2:
         raise UsageError("name two files or recordings, or two spans with --times")
+    if options.before == options.after == STDIN:
+        raise UsageError("standard input can be read once; name a file or a recording as well")
     if len(options.times) > 2:
         raise UsageError("--times is given once, or twice")
     before = _read(options.before)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from perfkeep.cli.common import printable, say
+from perfkeep.cli.common import add_source, printable, say
 from perfkeep.cli.progress import Progress, Watched
 from perfkeep.cli.report import add_samples
 from perfkeep.errors import UsageError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="FILE|NAME", help="a perf.data file, or a recording")
+    add_source(parser)
     parser.add_argument("--to", required=True, choices=sorted(FORMS), help="what to make of it")
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, help="the file to write; - is stdout"

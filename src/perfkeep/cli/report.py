@@ -1,11 +1,11 @@
-"""`perfkeep report`: what was running, by process, from a perf.data file."""
+"""`perfkeep report`: what was running, by process, from a perf.data file or a recording."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from perfkeep.cli.common import say
+from perfkeep.cli.common import add_source, say
 from perfkeep.cli.table import plain, render
 from perfkeep.errors import UsageError
 
@@ -24,9 +24,7 @@ def _count(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file", metavar="FILE", help="a snapshot, or what perf record wrote; with --by a recording"
-    )
+    add_source(parser)
     parser.add_argument("-n", "--top", type=_count, default=20, help="how many lines (20)")
     parser.add_argument(
         "--by",
@@ -69,7 +67,7 @@ def _by(options: argparse.Namespace) -> int:
     from perfkeep.analysis.stacks import GROUPS, default_event, shares, stacks
     from perfkeep.client.look import look
 
-    data = look(options.file)
+    data = look(options.source)
     for text in data.complaints():
         say(text)
     keys = [key for key in options.by if key in GROUPS]
@@ -104,7 +102,7 @@ def _tree(options: argparse.Namespace) -> int:
     keys = options.by or ["comm"]
     if not set(keys) <= set(GROUPS):
         raise UsageError(f"--tree begins with some of {', '.join(GROUPS)}, not with functions")
-    data = look(options.file)
+    data = look(options.source)
     for text in data.complaints():
         say(text)
     event = options.event or default_event(data)
@@ -130,10 +128,10 @@ def run(options: argparse.Namespace) -> int:
         return _by(options)
     if options.event:
         raise UsageError("-e goes with --by or --tree; without them every event is shown")
-    from perfkeep.formats import perf_data
+    from perfkeep.client.sources import parsed
     from perfkeep.records.summary import Source, table
 
-    data = perf_data.read(options.file)
+    data = parsed(options.source)
     sources = [Source(one.name, one.attr, one.all_ids) for one in data.events]
     records = list(data.records())
     for text in data.complaints(sum(len(record) for _, record in records)):

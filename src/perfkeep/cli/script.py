@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from perfkeep.cli.common import printable, say
+from perfkeep.cli.common import add_source, printable, say
 from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="FILE|NAME", help="a perf.data file, or a recording")
+    add_source(parser)
     add_choice(parser)
     parser.add_argument("-n", "--limit", type=_count, metavar="N", help="only the first N samples")
 

@@ -8,12 +8,12 @@ import json
 import sys
 from typing import Any
 
-from perfkeep.cli.common import say
+from perfkeep.cli.common import add_source, say
 from perfkeep.cli.table import render
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="FILE|NAME", help="a perf.data file, or a recording")
+    add_source(parser)
     parser.add_argument("query", metavar="QUERY", nargs="?", help="what DuckDB understands")
     parser.add_argument("--tables", action="store_true", help="show tables, views and columns")
     form = parser.add_mutually_exclusive_group()

@@ -1,14 +1,11 @@
-"""A file by its name, or what a recording holds now, as tables."""
+"""What a reading command is given, as tables."""
 
 from __future__ import annotations
 
-import errno
-import os
-
 from perfkeep.analysis import data
 from perfkeep.analysis.data import Data
-from perfkeep.client.snapshot import Progress, take
-from perfkeep.errors import BrokerError, UsageError
+from perfkeep.client.snapshot import Progress
+from perfkeep.client.sources import STDIN, is_file, parsed
 
 
 def kallsyms() -> bytes:
@@ -31,27 +28,8 @@ def read(path: str) -> Data:
     return data.read(path, kallsyms)
 
 
-def look(what: str, progress: Progress | None = None) -> Data:
-    """
-    Args:
-        what: a file's name; where there is none, a recording's.
-        progress: told (rings done, rings in all) of a recording.
-
-    Raises:
-        UsageError: ENOENT: neither.
-        DataError: no perf.data file, or a broken one.
-        BrokerError: EACCES: not yours to read.
-    """
-    if os.path.exists(what) or "/" in what:
-        return read(what)
-    try:
-        with take(what, None, progress=progress) as snapshot:
-            return snapshot.tables(kallsyms)
-    except BrokerError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        raise UsageError(
-            f"there is neither a file nor a recording called {what!r}; perfkeep ls shows the "
-            "recordings",
-            errno.ENOENT,
-        ) from error
+def look(source: str, progress: Progress | None = None) -> Data:
+    """The tables of what `client.sources.parsed` reads, which see."""
+    if source != STDIN and is_file(source):
+        return read(source)
+    return Data(parsed(source, progress), kallsyms)

@@ -2,7 +2,7 @@
 
 from perfkeep.formats.perf_data.coverage import Coverage, CpuCoverage, RingCopy, Window
 from perfkeep.formats.perf_data.event import EventDesc
-from perfkeep.formats.perf_data.reader import PerfData, read
+from perfkeep.formats.perf_data.reader import PerfData, parse, read
 from perfkeep.formats.perf_data.writer import write_snapshot
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "PerfData",
     "RingCopy",
     "Window",
+    "parse",
     "read",
     "write_snapshot",
 ]
