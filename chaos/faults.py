@@ -218,11 +218,13 @@ def keeper_dies_in_a_request(world: World) -> float:
 def either_dies_under_load(world: World) -> float:
     """kill -9 of either while three clients ask without a pause."""
 
+    requests: list[Callable[[], object]] = [_other().stat, perfkeep.recordings, _reopen]
+
     def ask_on() -> None:
         until_s = time.monotonic() + 0.3
         while time.monotonic() < until_s:
             with suppress(PerfkeepError):
-                random.choice([_other().stat, perfkeep.recordings, _reopen])()
+                random.choice(requests)()
 
     children = [in_a_child(ask_on) for _ in range(3)]
     _a_moment(0.1)

@@ -105,6 +105,7 @@ def test_an_optional_event_that_the_cpus_lack_is_found_out_by_opening_it(
     assert recorded("a") == [SWITCH]
 
 
+@pytest.mark.usefixtures("reachable")
 def test_everything_that_a_file_says_holds(folder: Path, tmp_path: Path) -> None:
     (folder / "a.toml").write_text(
         "[recording.a]\n"

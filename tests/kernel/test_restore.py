@@ -29,8 +29,9 @@ pytestmark = requires(perf_events)
 
 @requires(tracefs)
 def test_definitions_come_back_with_names_ids_owner_and_mode_and_a_gap(
-    running: Running, tracefs_mounted: Path
+    reachable: Running, tracefs_mounted: Path
 ) -> None:
+    running = reachable
     perfkeep.start("a", ["cpu-clock/freq=99/", ("sched:sched_switch", "prev_pid > 0")], ring="64K")
     perfkeep.start("b", ["{page-faults,context-switches}"], cpus=[0], ring="64K", mode=0o640)
     perfkeep.Recording("b").disable()
@@ -75,8 +76,9 @@ def test_what_comes_back_records_again(running: Running, caller: Callers) -> Non
 
 
 @requires(root)
-def test_what_belongs_to_a_user_comes_back_with_that_users_rights(running: Running) -> None:
+def test_what_belongs_to_a_user_comes_back_with_that_users_rights(reachable: Running) -> None:
     """root may count the whole machine; nobody may not, and so gets nothing back but the reason."""
+    running = reachable
     with open("/proc/sys/kernel/perf_event_paranoid") as file:
         if int(file.read()) < 1:
             pytest.skip("kernel.perf_event_paranoid lets everyone record everything here")

@@ -150,10 +150,10 @@ class Daemon:
         while self.absence.sent and time.monotonic() < until:
             self.service.step(0.1)
         self.recordings.schedule()
+        self._let_in()
         self._show_in_sysfs(self.recordings.registry)
         for recording in self.recordings.registry:
             self.recordings.spill(recording)
-        self._let_in()
         self.door.open()
         say(f"serving {self.where.socket}, {len(self.recordings.registry)} recordings")
         with suppress(OSError):  # a keeper of an older version does not know what that means
@@ -325,7 +325,10 @@ class Daemon:
         return 0o666 if shared or self.recordings.policy.open_to_others else 0o600
 
     def _let_in(self) -> None:
-        self.door.let_in(self._wanted_mode())
+        mode = self._wanted_mode()
+        if mode != self.door.mode:
+            self.door.let_in(mode)
+            self.recordings.view.let_in(others=mode == 0o666)
 
     def _show_in_sysfs(self, registry: Registry) -> None:
         try:

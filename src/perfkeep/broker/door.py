@@ -77,8 +77,6 @@ class Door:
 
     def let_in(self, mode: int) -> None:
         """Who may connect: 0600, or 0666 while there is something for others."""
-        if mode == self.mode:
-            return
         self.mode = mode
         if self._is_ours():
             os.chmod(self.where.socket, mode)

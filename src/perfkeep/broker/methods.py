@@ -16,6 +16,7 @@ from perfkeep.broker.audit import Audit
 from perfkeep.broker.collect import over
 from perfkeep.broker.connection import Connection
 from perfkeep.broker.permission import Level, find, sees
+from perfkeep.broker.reach import check_reachable
 from perfkeep.broker.recordings import Recordings
 from perfkeep.broker.redacting import Redactor, check_physical, needs_redacting
 from perfkeep.broker.registry import Recording
@@ -129,6 +130,7 @@ class Methods:
         return messages.Staged(len(connection.staged)), []
 
     def Start(self, connection: Connection, request: messages.Start) -> Answer:
+        check_reachable(self.house.where, request.access)
         return self.recordings.start(connection.peer, request, _staged(connection)), []
 
     def Add(self, connection: Connection, request: messages.Add) -> Answer:
@@ -159,6 +161,7 @@ class Methods:
         return Nothing(), []
 
     def SetAccess(self, connection: Connection, request: messages.SetAccess) -> Answer:
+        check_reachable(self.house.where, request.access)
         self.recordings.set_access(connection.peer, request.name, request.access)
         return Nothing(), []
 

@@ -5,7 +5,9 @@
     cpumask       the CPUs that are online
     events/NAME   the terms of each kind of event, with owner and mode of its recording
 
-`perfkeep mount` shows it in /sys. A view that cannot be written disturbs no recording.
+`perfkeep mount` shows it in /sys. A view that cannot be written disturbs no recording. Guests see the
+names of all recordings in it while one is shared, as in any sysfs; what a file says is for those
+whom the recording's mode lets read it.
 """
 
 from __future__ import annotations
@@ -55,6 +57,9 @@ _TAKEN = frozenset(
 )
 _ENDINGS = (".scale", ".unit", ".per-pkg", ".snapshot")
 
+#: mode, uid, gid
+_Access = tuple[int, int, int]
+
 _FORMATS = {"id": "config:0-63", "lenient": "config1:0"}
 
 
@@ -94,8 +99,11 @@ class SysfsView:
     """
 
     def __init__(self, devices: str) -> None:
+        self.devices = devices
         self.root = os.path.join(devices, "persistent")
-        self._shown: dict[int, dict[str, int]] = {}
+        self._mode = 0o700
+        #: By recording: the entries, and the access that their files have.
+        self._shown: dict[int, tuple[dict[str, int], _Access]] = {}
         self._taken: dict[str, int] = {}
         self._cpumask = ""
 
@@ -107,9 +115,10 @@ class SysfsView:
         """
         self._shown.clear()
         self._taken.clear()
-        for folder in (self.root, f"{self.root}/format", f"{self.root}/events"):
+        # An overlay shows the mode of the topmost layer's folder as that of the real one.
+        for folder in (self.devices, self.root, f"{self.root}/format", f"{self.root}/events"):
             os.makedirs(folder, 0o755, exist_ok=True)
-            os.chmod(folder, 0o755)
+            os.chmod(folder, self._mode if folder == self.root else 0o755)
         self._write("type", str(PERF_TYPE_PERSISTENT))
         for name, bits in _FORMATS.items():
             self._write(f"format/{name}", bits)
@@ -121,24 +130,31 @@ class SysfsView:
         self._cpumask = ""
         self._show_cpus()
 
+    def let_in(self, others: bool) -> None:
+        """Whether other users may look into it."""
+        self._mode = 0o755 if others else 0o700
+        with suppress(OSError):  # there is none yet: it is made with this mode
+            os.chmod(self.root, self._mode)
+
     def update(self, recording: Recording) -> None:
         """Show a recording as it is now; one without events not at all.
 
         Raises:
             OSError: it cannot be written.
         """
-        before = self._shown.pop(recording.id, {})
+        access = (recording.mode, recording.owner.uid, recording.gid)
+        before, access_before = self._shown.pop(recording.id, ({}, access))
         wanted = self._free(entries(recording) if recording.kinds else {}, recording)
         for name in before.keys() - wanted.keys():
             self._taken.pop(name.lower(), None)
             with suppress(FileNotFoundError):
                 os.unlink(f"{self.root}/events/{name}")
         for name, id in wanted.items():
-            if before.get(name) != id:
+            if before.get(name) != id or access != access_before:
                 self._write(f"events/{name}", f"id={id:#x},lenient=1", recording)
             self._taken[name.lower()] = recording.id
         if wanted:
-            self._shown[recording.id] = wanted
+            self._shown[recording.id] = wanted, access
         self._show_cpus()
 
     def _show_cpus(self) -> None:

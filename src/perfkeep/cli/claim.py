@@ -33,5 +33,6 @@ def run(options: argparse.Namespace) -> int:
         except BrokerError as error:
             failed.append(error)
     if failed:
-        raise BrokerError(failed[0].errno or 0, "; ".join(map(str, failed)))
+        hint = failed[0].hint if len(failed) == 1 else ""
+        raise BrokerError(failed[0].errno or 0, "; ".join(map(str, failed)), hint=hint)
     return 0

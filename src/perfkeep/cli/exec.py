@@ -12,7 +12,7 @@ _CANNOT_RUN, _NOT_FOUND = 126, 127
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "perfkeep exec [-h] [--no-mount] -- COMMAND [ARG ...]"
+    parser.usage = "perfkeep exec [-h] [--system] [--no-mount] -- COMMAND [ARG ...]"
     parser.add_argument(
         "--no-mount",
         action="store_true",
@@ -33,7 +33,14 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("name a program to run: perfkeep exec -- perf stat -e persistent/NAME/ -a")
     defaults = launcher.prepare(instance.current(), may_mount=not options.no_mount)
     try:
-        launcher.become(command, defaults)
+        launcher.become(command, defaults, _instance(options.system))
     except OSError as error:
         say(f"{command[0]}: {error.strerror}")
         return _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_RUN
+
+
+def _instance(system: bool) -> dict[str, str]:
+    """The environment by which a perfkeep that COMMAND starts finds the same instance."""
+    from perfkeep.wire.instance import SYSTEM
+
+    return {"PERFKEEP_SOCKET": SYSTEM} if system else {}

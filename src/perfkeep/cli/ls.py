@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from perfkeep.cli.common import age, as_json, print_json, say, user_name
 from perfkeep.cli.table import render
@@ -71,4 +72,13 @@ def run(options: argparse.Namespace) -> int:
             say("! something was missed; perfkeep show NAME tells what and when")
     else:
         print("no recordings; start one with: perfkeep start NAME -e sched:sched_switch")
+        _point_to_system(options.system)
     return 0
+
+
+def _point_to_system(shown: bool) -> None:
+    """Say to a user without recordings that there are others to be seen."""
+    from perfkeep.client.instances import in_system
+
+    if os.geteuid() and not shown and (count := len(in_system())):
+        say(f"root's instance has {count} that you may see: perfkeep ls --system")

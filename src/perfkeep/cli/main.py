@@ -25,6 +25,7 @@ if _HIDDEN:
 
 import perfkeep  # noqa: E402
 from perfkeep.errors import PerfkeepError, UsageError  # noqa: E402
+from perfkeep.wire.instance import SYSTEM  # noqa: E402
 
 FAILED, USAGE, INCOMPLETE = 1, 2, 3
 #: What the extra of that name installs.
@@ -45,7 +46,7 @@ VERBS = {
     "sql": ("sql", "ask a snapshot or a recording by SQL"),
     "export": ("export", "make a file for another program of what was recorded"),
     "diff": ("diff", "compare two snapshots, or two parts of one"),
-    "report": ("report", "show what was running, from a perf.data file"),
+    "report": ("report", "show what was running, from a perf.data file or a recording"),
     "enable": ("enable", "let a recording go on"),
     "disable": ("disable", "let a recording pause; what it holds stays"),
     "add": ("add", "let events join a recording"),
@@ -68,6 +69,41 @@ VERBS = {
     "doctor": ("doctor", "find out what this machine lets you record"),
     "demo": ("demo", "try it all on this machine's real events"),
 }
+
+
+#: Verbs that talk to an instance, and so take --system.
+TALK = frozenset(
+    [
+        "start",
+        "ls",
+        "show",
+        "stat",
+        "snapshot",
+        "convert",
+        "script",
+        "tail",
+        "sql",
+        "export",
+        "diff",
+        "report",
+        "enable",
+        "disable",
+        "add",
+        "remove",
+        "adopt",
+        "claim",
+        "stop",
+        "rm",
+        "chmod",
+        "chown",
+        "gc",
+        "upgrade",
+        "load",
+        "exec",
+        "mount",
+        "status",
+    ]
+)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -112,7 +148,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     top = _Parser(
         prog="perfkeep",
         description="Persistent perf events: recordings that outlive whoever started them.",
-        epilog="perfkeep VERB --help tells more. PERFKEEP_SOCKET names another instance.",
+        epilog="perfkeep VERB --help tells more. --system is root's instance, and "
+        "PERFKEEP_SOCKET names another.",
     )
     top.add_argument("--version", action="version", version=f"perfkeep {perfkeep.__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -120,6 +157,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         one = verbs.add_parser(verb, help=words, description=words[0].upper() + words[1:] + ".")
         if only is None or verb == only:
             importlib.import_module(f"perfkeep.cli.{module}").add_arguments(one)
+            if verb in TALK:
+                one.add_argument("--system", action="store_true", help="of root's instance")
     return top
 
 
@@ -127,6 +166,9 @@ def _run(arguments: Sequence[str]) -> int:
     verb = next((word for word in arguments if not word.startswith("-")), None)
     options = parser(verb if verb in VERBS else None).parse_args(arguments)
     module = importlib.import_module(f"perfkeep.cli.{VERBS[options.verb][0]}")
+    if getattr(options, "system", False):
+        # For the whole process, as everything that it does concerns one instance.
+        os.environ["PERFKEEP_SOCKET"] = SYSTEM
     if "DEBUGINFOD_URLS" in os.environ:
         from perfkeep.cli.progress import watch_downloads
 

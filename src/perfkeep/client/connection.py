@@ -18,7 +18,7 @@ from perfkeep.wire import instance, messages, older
 from perfkeep.wire.framing import FAILED, Call, Failed, Reply, encode
 from perfkeep.wire.instance import Instance
 from perfkeep.wire.messages import FDS_PER_STAGE, INTERFACE, METHODS, Nothing
-from perfkeep.wire.socket import Channel
+from perfkeep.wire.socket import Channel, peer_of
 
 Result = TypeVar("Result", bound=msgspec.Struct)
 Answer = TypeVar("Answer")
@@ -31,6 +31,9 @@ _SPIN_NS = 60_000
 START_TIMEOUT_S = 10.0
 _LAUNCH_AGAIN_S = 0.3
 _MOST_FAILURES = 3
+#: Another user's broker cannot be started from here, but it may be restarting; then its socket stays,
+#: but for a moment in an upgrade.
+_RESTART_S, _UPGRADE_S = 5.0, 0.5
 _LONGEST_PAUSE_S = 0.3
 
 
@@ -56,12 +59,20 @@ class Connection:
         """One request and its answer, with the fds that came with it.
 
         Raises:
-            BrokerError: the broker's own words and errno.
+            BrokerError: the broker's own words and errno; where it has no such recording and root's
+                instance has one, the hint says so.
             Unreachable: it went away before it answered.
             PerfkeepError: EPROTO: it is of another version.
         """
         self.send(name, parameters, fds)
-        return self.receive(result)
+        try:
+            return self.receive(result)
+        except BrokerError as error:
+            if error.errno == errno.ENOENT and self.where.socket != instance.SYSTEM:
+                from perfkeep.client.instances import hint_of_system
+
+                error.hint = hint_of_system(getattr(parameters, "name", None)) or error.hint
+            raise
 
     def send(self, name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd] = ()) -> None:
         """Only the request; as many `receive` calls must follow."""
@@ -164,14 +175,21 @@ def connect(where: Instance) -> socket.socket:
 
     A socket file that is missing or that nobody listens on starts a broker; when another one
     holds the instance's lock (two first commands, or one that restarts), that one will answer.
+
+    Raises:
+        Unreachable: no broker can be started, or it does not answer · EACCES: it is another user's,
+            who shares nothing.
+        PerfkeepError: EPERM: another user's broker answers at the place of the caller's own.
     """
+    if instance.is_foreign(where):
+        return _connect_as_guest(where)
     deadline = time.monotonic() + START_TIMEOUT_S
     pause = 0.002
     launch_at, failures = 0.0, 0
     while True:
         sock = try_connect(where.socket)
         if sock is not None:
-            return sock
+            return _checked(where, sock)
         if time.monotonic() > launch_at:
             failures += not launch(where)
             if failures == _MOST_FAILURES:
@@ -186,6 +204,44 @@ def connect(where: Instance) -> socket.socket:
             )
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
+
+
+def _connect_as_guest(where: Instance) -> socket.socket:
+    patience = _RESTART_S if os.path.exists(where.socket) else _UPGRADE_S
+    deadline, pause = time.monotonic() + patience, 0.002
+    while True:
+        try:
+            sock = try_connect(where.socket)
+        except PermissionError as error:
+            raise Unreachable(
+                f"{where.socket} is another user's instance, which shares no recording",
+                errno.EACCES,
+            ) from error
+        if sock is not None:
+            return _checked(where, sock)
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"no broker answers at {where.socket}, and only the user whose instance it is can "
+                "start one"
+            )
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
+def _checked(where: Instance, sock: socket.socket) -> socket.socket:
+    """The socket, if whoever listens at the place of the caller's own instance is the caller or
+    root; in /tmp any user can be there first."""
+    if where.socket not in (instance.SYSTEM, instance.of_user()):
+        return sock
+    uid = peer_of(sock).uid
+    if uid in (0, os.geteuid()):
+        return sock
+    sock.close()
+    raise PerfkeepError(
+        errno.EPERM,
+        f"{where.socket} is served by uid {uid}, and not by you or root",
+        hint="name another socket with PERFKEEP_SOCKET",
+    )
 
 
 def launch(where: Instance) -> bool:
@@ -229,25 +285,35 @@ def launch(where: Instance) -> bool:
 
 _REPEATABLE = {"GetStatus", "List", "Show", "ShowEvent", "Stat", "Reopen"}
 
-_shared: dict[tuple[int, str], Connection] = {}
+#: By whether it is to root's instance by name: the process and the instance, and the connection.
+_shared: dict[bool, tuple[tuple[int, str], Connection]] = {}
 _lock = _thread.allocate_lock()  # threading.Lock, without what else that module loads
 
 
 class Shared:
     """The process's connection to the current instance, for the duration of a `with`.
 
-    One connection is kept, because reopening an event should not cost a connect as well. A
+    The connection is kept, because reopening an event should not cost a connect as well. A
     forked child makes its own; a broker that has gone since is found out before it is used.
+
+    Args:
+        system: to root's instance instead.
     """
+
+    def __init__(self, system: bool = False) -> None:
+        self.system = system
 
     def __enter__(self) -> Connection:
         _lock.acquire()
         try:
-            key = (os.getpid(), os.environ.get("PERFKEEP_SOCKET", ""))
-            connection = _shared.get(key)
-            if connection is None or not connection.alive:
-                disconnect_locked()
-                connection = _shared[key] = Connection(instance.current())
+            key = (os.getpid(), "" if self.system else os.environ.get("PERFKEEP_SOCKET", ""))
+            for_key, connection = _shared.get(self.system, (None, None))
+            if connection is None or for_key != key or not connection.alive:
+                if connection is not None:
+                    del _shared[self.system]
+                    connection.close()
+                connection = Connection(instance.current(self.system))
+                _shared[self.system] = key, connection
             return connection
         except BaseException:
             _lock.release()
@@ -261,24 +327,25 @@ class Shared:
 
 
 def disconnect_locked() -> None:
-    for connection in _shared.values():
+    for _, connection in _shared.values():
         connection.close()
     _shared.clear()
 
 
 def disconnect() -> None:
-    """Close the process's connection; the next request makes another."""
+    """Close the process's connections; the next request makes another."""
     with _lock:
         disconnect_locked()
 
 
 def call(
-    name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd] = ()
+    name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd] = (), *, system: bool = False
 ) -> tuple[msgspec.Struct, list[OwnedFd]]:
-    """One request over the process's connection; `fds` are staged before it."""
+    """One request over the process's connection, or over that to root's instance; `fds` are staged
+    before it."""
     if name not in _REPEATABLE:
-        return _call(name, parameters, fds)
-    return again(lambda: _call(name, parameters, fds))
+        return _call(name, parameters, fds, system)
+    return again(lambda: _call(name, parameters, fds, system))
 
 
 def again(question: Callable[[], Answer]) -> Answer:
@@ -299,8 +366,8 @@ def again(question: Callable[[], Answer]) -> Answer:
 
 
 def _call(
-    name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd]
+    name: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd], system: bool
 ) -> tuple[msgspec.Struct, list[OwnedFd]]:
-    with Shared() as connection:
+    with Shared(system) as connection:
         connection.stage(fds)
         return connection.call(name, parameters, METHODS[name][1])

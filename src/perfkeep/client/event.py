@@ -43,8 +43,11 @@ class PerfEvent:
         cpu: int,
         id: int | None = None,
         target: messages.Target = _EVERY_TASK,
+        *,
+        system: bool = False,
     ) -> None:
         self._fd = fd
+        self._system = system
         self._ring_owner: OwnedFd | None = None
         self._id = id
         self._target = target
@@ -110,11 +113,14 @@ class PerfEvent:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         return mmap.mmap(fd.fileno(), ring_bytes + mmap.PAGESIZE, mmap.MAP_SHARED, protection)
 
-    def unclaim(self, name: str | None = None) -> int:
+    def unclaim(self, name: str | None = None, *, system: bool = False) -> int:
         """PERF_EVENT_IOC_UNCLAIM: make the event persistent, with a ring of 512 KiB.
 
         It goes on, enabled or not as it is, after every fd is closed and this process is gone.
         Without a name it is called by its id.
+
+        Args:
+            system: in root's instance, whatever the caller's own is.
 
         Returns:
             The id by which it is reopened, > 0.
@@ -132,9 +138,9 @@ class PerfEvent:
             self._target,
             self._switched,
         )
-        started, _ = call("Start", request, [self._fd])
+        started, _ = call("Start", request, [self._fd], system=system)
         assert isinstance(started, messages.Started)
-        self._id = started.events[0]
+        self._id, self._system = started.events[0], system
         return self._id
 
     def claim(self) -> None:
@@ -143,7 +149,7 @@ class PerfEvent:
         Raises:
             BrokerError: EINVAL it is not persistent, or has no CPU · EACCES.
         """
-        claim(self._fd)
+        claim(self._fd, system=self._system)
         self._id = None
 
     def close(self) -> None:
@@ -191,26 +197,29 @@ def open_event(spec: str, *, cpu: int = ANY_CPU, pid: int | None = None) -> Perf
     return PerfEvent(fd, kind_of(event, attr), cpu, target=target)
 
 
-def claim(fd: OwnedFd) -> None:
+def claim(fd: OwnedFd, *, system: bool = False) -> None:
     """PERF_EVENT_IOC_CLAIM of an event of which there is only an fd.
 
     Raises:
         BrokerError: EINVAL it is not persistent, or has no CPU · EACCES.
     """
-    with Shared() as connection:
+    with Shared(system) as connection:
         connection.stage([fd])
         connection.call("ClaimEvent", messages.Nothing(), messages.Nothing)
 
 
-def reopen(id: int, cpu: int) -> PerfEvent:
+def reopen(id: int, cpu: int, *, system: bool = False) -> PerfEvent:
     """Another fd for a persistent event that runs on this CPU.
+
+    Args:
+        system: one of root's instance, whatever the caller's own is.
 
     Raises:
         BrokerError: EINVAL bad CPU · EACCES not allowed · ENOENT no such id on that CPU.
     """
-    reopened, fds = call("Reopen", messages.ById(id, cpu))
+    reopened, fds = call("Reopen", messages.ById(id, cpu), system=system)
     assert isinstance(reopened, messages.Reopened)
-    event = PerfEvent(fds[0], reopened.kind, cpu, id)
+    event = PerfEvent(fds[0], reopened.kind, cpu, id, system=system)
     if len(fds) > 1:
         event._ring_owner = fds[1]
     return event

@@ -66,8 +66,8 @@ class Place:
 class _Mapped:
     """A ring that this process has mapped."""
 
-    def __init__(self, place: Place, event: int) -> None:
-        with reopen(event, place.cpu) as opened:
+    def __init__(self, place: Place, event: int, system: bool) -> None:
+        with reopen(event, place.cpu, system=system) as opened:
             self._mapping = opened.mmap(place.size)
         self.place = place
 
@@ -100,20 +100,21 @@ class Follower:
         ended: the recording is over.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, system: bool = False) -> None:
         """Begins with what the rings hold.
 
         Raises:
             BrokerError: ENOENT: there is none · EACCES: not yours to read.
         """
         self.name = name
+        self._system = system
         self.places: dict[int, Place] = {}
         self.ended = False
         self._asks_at = 0.0
         self._mapped: dict[int, _Mapped] = {}
         self._kallsyms: Callable[[], bytes] = cache(kallsyms)
         # Whoever may not look is told so now.
-        connection, begun, told = again(lambda: begin(name))
+        connection, begun, told = again(lambda: begin(name, system))
         connection.close()
         self._id = begun.recording.id
         self._known = begun, told
@@ -136,7 +137,7 @@ class Follower:
             if event is None:
                 continue
             try:
-                self._mapped[cpu] = _Mapped(place, event)
+                self._mapped[cpu] = _Mapped(place, event, self._system)
             except BrokerError as error:
                 if error.errno != errno.EACCES:
                     raise
@@ -158,7 +159,7 @@ class Follower:
             return None
         self._asks_at = now + _ASK_EVERY_S
         try:
-            connection, begun, told = again(lambda: begin(self.name))
+            connection, begun, told = again(lambda: begin(self.name, self._system))
         except BrokerError as error:
             if error.errno != errno.ENOENT:
                 raise

@@ -47,5 +47,27 @@ def others_too() -> Iterator[tuple[str, RecordingInfo]]:
             yield path, info
 
 
+def in_system(name: str | None = None) -> list[RecordingInfo]:
+    """The recordings of root's instance that this user may see, or the one of that name; none
+    where it does not answer. It is not waited for."""
+    try:
+        sock = try_connect(instance.SYSTEM)
+        if sock is None:
+            return []
+        sock.settimeout(_PATIENCE_S)
+        with Connection(Instance(instance.SYSTEM), sock) as connection:
+            listed, _ = connection.call("List", messages.Nothing(), messages.Recordings)
+    except OSError:
+        return []
+    return [info for info in listed.recordings if name in (None, info.name)]
+
+
+def hint_of_system(name: str | None) -> str:
+    """A hint for a user whose own instance has no recording of that name: root's has it."""
+    if os.geteuid() == 0 or name is None or not in_system(name):
+        return ""
+    return f"root's instance has {name!r}: add --system (in Python: system=True)"
+
+
 def _in_tmp(path: str) -> bool:
     return path.startswith("/tmp/")

@@ -27,11 +27,18 @@ class Recording:
     Attributes:
         name: by which any permitted process finds it.
         notes: what `start` or the last `add` had to do otherwise than asked, a sentence each.
+        system: whether it is one of root's instance, whatever the caller's own is.
     """
 
-    def __init__(self, name: str, notes: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, notes: Sequence[str] = (), *, system: bool = False) -> None:
         self.name = name
         self.notes = tuple(notes)
+        self.system = system
+
+    def _call(
+        self, method: str, parameters: msgspec.Struct, fds: Sequence[OwnedFd] = ()
+    ) -> msgspec.Struct:
+        return call(method, parameters, fds, system=self.system)[0]
 
     @property
     def info(self) -> RecordingInfo:
@@ -40,11 +47,11 @@ class Recording:
         Raises:
             BrokerError: ENOENT: it is gone.
         """
-        return cast(RecordingInfo, call("Show", Named(self.name))[0])
+        return cast(RecordingInfo, self._call("Show", Named(self.name)))
 
     def stat(self) -> messages.Stat:
         """The counts of each event and CPU, raw, and what they add up to; time in ns."""
-        return cast(messages.Stat, call("Stat", Named(self.name))[0])
+        return cast(messages.Stat, self._call("Stat", Named(self.name)))
 
     def snapshot(
         self,
@@ -67,7 +74,9 @@ class Recording:
         """
         from perfkeep.client.snapshot import take
 
-        return take(self.name, path, last=last, since_ns=since_ns, until_ns=until_ns)
+        return take(
+            self.name, path, last=last, since_ns=since_ns, until_ns=until_ns, system=self.system
+        )
 
     def follow(self) -> Follower:
         """Read it as it goes on, from what the rings hold now; needs the extra `analysis`.
@@ -80,17 +89,17 @@ class Recording:
         """
         from perfkeep.client.following import Follower
 
-        return Follower(self.name)
+        return Follower(self.name, system=self.system)
 
     def enable(self) -> None:
         from perfkeep.client import opening
 
         with opening.cgroup_time(self.info.target):
-            call("Enable", Named(self.name))
+            self._call("Enable", Named(self.name))
 
     def disable(self) -> None:
         """Stop counting and recording; what the rings hold stays."""
-        call("Disable", Named(self.name))
+        self._call("Disable", Named(self.name))
 
     def add(self, events: Sequence[Spec], *, call_chains: bool = False) -> list[int]:
         """Let more events join, on the CPUs that the recording has; gives their ids."""
@@ -104,7 +113,7 @@ class Recording:
         try:
             longest = min(1 << 16, max_record(opened.kinds))
             request = messages.Add(self.name, opened.kinds, opened.slots, longest)
-            started, _ = call("Add", request, opened.fds)
+            started = self._call("Add", request, opened.fds)
         finally:
             opened.close()
         self.notes = tuple(opened.notes)
@@ -120,7 +129,7 @@ class Recording:
                 have = ", ".join(one.event for one in info.events)
                 raise UsageError(f"{self.name!r} has no event {wanted!r}; it has {have}", 2)
             ids += found
-        call("Remove", messages.Remove(self.name, ids))
+        self._call("Remove", messages.Remove(self.name, ids))
 
     def chmod(self, mode: int) -> None:
         """Who else may what: r is to see, to count and to take snapshots, w is control.
@@ -128,19 +137,19 @@ class Recording:
         Raises:
             BrokerError: EPERM: policy does not let this user share.
         """
-        call("SetAccess", messages.SetAccess(self.name, access(mode=mode)))
+        self._call("SetAccess", messages.SetAccess(self.name, access(mode=mode)))
 
     def chown(self, owner: str | int | None = None, group: str | int | None = None) -> None:
         """Give it to somebody else, which only root may, or to a group that the owner is of."""
-        call("SetAccess", messages.SetAccess(self.name, access(owner, group)))
+        self._call("SetAccess", messages.SetAccess(self.name, access(owner, group)))
 
     def expire(self, ttl: str | float | None) -> None:
         """Have it end by itself after this long; None: it stays until it is claimed."""
-        call("Expire", messages.Expire(self.name, time_to_live(ttl)))
+        self._call("Expire", messages.Expire(self.name, time_to_live(ttl)))
 
     def claim(self) -> None:
         """End it: its events die when the last fd of each is closed."""
-        call("Claim", Named(self.name))
+        self._call("Claim", Named(self.name))
 
     def __repr__(self) -> str:
         return f"<Recording {self.name!r}>"
@@ -163,6 +172,7 @@ def start(
     spill: str | None = None,
     spill_every: str | float | None = None,
     sideband: bool = True,
+    system: bool = False,
 ) -> Recording:
     """Start a recording that goes on when this process has gone.
 
@@ -183,6 +193,7 @@ def start(
         spill_every: how old that copy may be; None: 5 s.
         sideband: have the kernel tell of processes beside it; without that nothing is done when one
             begins or ends, and who has ended has no name in a snapshot.
+        system: in root's instance, where its policy allows it, whatever the caller's own is.
 
     Raises:
         SpecError: an event spec, with the part that is wrong.
@@ -214,12 +225,12 @@ def start(
             every_cpu=cpus is None,
         )
         with opening.cgroup_time(to.target):
-            started = _start(request, opened.fds, spill, spill_every)
+            started = _start(request, opened.fds, spill, spill_every, system)
     finally:
         opened.close()
     if sideband:
-        opened.notes += aside.add(started.name, opened.kinds, to.target, to.cpus)
-    return Recording(started.name, opened.notes)
+        opened.notes += aside.add(started.name, opened.kinds, to.target, to.cpus, system=system)
+    return Recording(started.name, opened.notes, system=system)
 
 
 def _start(
@@ -227,11 +238,12 @@ def _start(
     fds: list[OwnedFd],
     spill: str | None,
     spill_every: str | float | None,
+    system: bool,
 ) -> messages.Started:
     if spill is None:
         if spill_every is not None:
             raise UsageError("spill_every says how often; name a directory with spill as well")
-        return cast(messages.Started, call("Start", request, fds)[0])
+        return cast(messages.Started, call("Start", request, fds, system=system)[0])
     from perfkeep.client import spill as files
     from perfkeep.client.snapshot import max_record
     from perfkeep.units import parse_duration
@@ -246,7 +258,7 @@ def _start(
     length = len(msgspec.json.encode(request))
     made = files.prepare(directory, cpus, request.ring.bytes_per_cpu, length)
     try:
-        started, _ = call("Start", request, [*fds, *made])
+        started, _ = call("Start", request, [*fds, *made], system=system)
     except BaseException:
         files.undo(directory, made)
         raise
@@ -298,11 +310,16 @@ def time_to_live(ttl: str | float | None) -> int | None:
     return found
 
 
-def recordings() -> list[Recording]:
-    """All recordings that the caller may see, oldest first."""
-    return [Recording(info.name) for info in infos()]
+def recordings(*, system: bool = False) -> list[Recording]:
+    """All recordings that the caller may see, oldest first.
+
+    Args:
+        system: those of root's instance, whatever the caller's own is.
+    """
+    return [Recording(info.name, system=system) for info in infos(system=system)]
 
 
-def infos() -> list[RecordingInfo]:
+def infos(*, system: bool = False) -> list[RecordingInfo]:
     """The same, with all that `perfkeep ls` shows."""
-    return cast(messages.Recordings, call("List", messages.Nothing())[0]).recordings
+    listed, _ = call("List", messages.Nothing(), system=system)
+    return cast(messages.Recordings, listed).recordings

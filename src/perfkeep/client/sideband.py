@@ -113,14 +113,19 @@ def scan(kind: messages.Kind, target: messages.Target) -> OwnedFd:
 
 
 def add(
-    name: str, kinds: Sequence[messages.Kind], target: messages.Target, cpus: Sequence[int]
+    name: str,
+    kinds: Sequence[messages.Kind],
+    target: messages.Target,
+    cpus: Sequence[int],
+    *,
+    system: bool = False,
 ) -> list[str]:
     """Have a recording that has begun know of processes. Gives notes on why it cannot."""
     kind = kind_for(kinds)
     problem = "its events do not say when they were"
 
     def ask(method: str, parameters: msgspec.Struct, fds: list[OwnedFd]) -> None:
-        call(method, parameters, fds)
+        call(method, parameters, fds, system=system)
 
     if kind is not None:
         problem = _add(ask, name, kind, target, cpus)

@@ -142,6 +142,7 @@ def take(
     until_ns: int | None = None,
     clobber: bool = True,
     progress: Progress | None = None,
+    system: bool = False,
 ) -> Snapshot:
     """See Recording.snapshot. `progress` is told (rings done, rings in all)."""
     if last is not None:
@@ -149,11 +150,11 @@ def take(
     window = Window(since_ns, until_ns)
     if path is not None:
         with AsideFile(path, clobber) as out:
-            coverage, info = _write(name, out, window, progress)
+            coverage, info = _write(name, out, window, progress, system)
         return Snapshot(path, coverage, info, gaps_in(info, coverage, window), None)
     data = os.fdopen(os.memfd_create("perfkeep-snapshot", os.MFD_CLOEXEC), "w+b")
     try:
-        coverage, info = _write(name, data, window, progress)
+        coverage, info = _write(name, data, window, progress, system)
         data.flush()
     except BaseException:
         data.close()
@@ -162,9 +163,9 @@ def take(
 
 
 def _write(
-    name: str, out: BinaryIO, window: Window, progress: Progress | None
+    name: str, out: BinaryIO, window: Window, progress: Progress | None, system: bool
 ) -> tuple[Coverage, RecordingInfo]:
-    connection, begun, told = again(lambda: begin(name))
+    connection, begun, told = again(lambda: begin(name, system))
     with connection:
         if begun.cpus:
             connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
@@ -199,14 +200,17 @@ class Context:
         return procfs.scan(self._wanted)
 
 
-def begin(name: str) -> tuple[Connection, messages.Snapshot, bytes]:
+def begin(name: str, system: bool = False) -> tuple[Connection, messages.Snapshot, bytes]:
     """A connection on which copies of the rings can be asked for, what there is, and what the
     sideband told.
+
+    Args:
+        system: of root's instance.
 
     Raises:
         BrokerError: ENOENT: no such recording · EACCES: not yours to read.
     """
-    connection = Connection(instance.current())
+    connection = Connection(instance.current(system))
     try:
         begun, fds = connection.call("BeginSnapshot", Named(name), messages.Snapshot)
         told = b""

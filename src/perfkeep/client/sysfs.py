@@ -15,7 +15,7 @@ from pathlib import Path
 from perfkeep.client.connection import Shared
 from perfkeep.errors import KernelRefused, UsageError
 from perfkeep.kernel.syscalls import mount, umount
-from perfkeep.wire.instance import Instance
+from perfkeep.wire.instance import Instance, of_caller, prepare_directory
 
 SYSFS = Path("/sys")
 _DEVICES = Path("bus/event_source/devices")
@@ -118,14 +118,22 @@ def _mounted() -> set[Path]:
 def second_sysfs(where: Instance) -> str:
     """A folder that has all that /sys has, and the view: what SYSFS_PATH may name.
 
-    Links to what is there now; made anew each time, beside the instance's socket.
+    Links to what is there now; made anew each time, beside the socket of the caller's instance.
     """
     with Shared():
         pass
-    root = Path(f"{where.socket}.sysfs")
+    root = _second_root(where)
     _link_all(SYSFS, root, _DEVICES.parts)
     _link(root / _DEVICES / "persistent", f"{where.devices}/persistent")
     return str(root)
+
+
+def _second_root(where: Instance) -> Path:
+    home = of_caller(where)
+    if home is where:
+        return Path(f"{where.socket}.sysfs")
+    prepare_directory(home)
+    return Path(f"{home.directory}/{where.socket.strip('/').replace('/', '-')}.sysfs")
 
 
 def _link_all(source: Path, target: Path, real: tuple[str, ...]) -> None:

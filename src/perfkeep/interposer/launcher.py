@@ -90,7 +90,7 @@ def _start_supervisor(where: Instance) -> socket.socket:
     Raises:
         KernelRefused: it cannot start.
     """
-    instance.prepare_directory(where)
+    instance.prepare_directory(instance.of_caller(where))
     ours, theirs = socket.socketpair()
     child = os.fork()
     if not child:
@@ -123,7 +123,8 @@ def _detach_and_serve(link: socket.socket, where: Instance) -> NoReturn:
 
 def _let_go(link: socket.socket, where: Instance) -> None:
     """Close all that is the program's; a pipe that it writes to must end with it."""
-    log = os.open(where.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    log = os.open(instance.of_caller(where).log, flags, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     for number, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, number)
@@ -168,7 +169,8 @@ def _hand_over(link: socket.socket, program: bytes, where: Instance) -> None:
             there = b""
     if not there:
         raise KernelRefused(
-            errno.EIO, f"the supervisor ended at once; its log {where.log} says why"
+            errno.EIO,
+            f"the supervisor ended at once; its log {instance.of_caller(where).log} says why",
         )
 
 
@@ -205,12 +207,15 @@ def _show_events(where: Instance, may_mount: bool) -> dict[str, str]:
         connection.disconnect()
 
 
-def become(command: list[str], defaults: dict[str, str]) -> NoReturn:
+def become(
+    command: list[str], defaults: dict[str, str], settings: dict[str, str] | None = None
+) -> NoReturn:
     """execvp(3), with the environment and the signals that this process was started with, which
     Python has changed since: it ignores SIGPIPE, and sets LC_CTYPE in the C locale.
 
     Args:
         defaults: environment variables, for those that are not set.
+        settings: environment variables, whether they are set or not.
 
     Raises:
         OSError: ENOENT no such program · EACCES, ENOEXEC it cannot be run.
@@ -219,6 +224,7 @@ def become(command: list[str], defaults: dict[str, str]) -> NoReturn:
         pairs = [line.partition(b"=")[::2] for line in file.read().split(b"\0") if line]
     environment = {os.fsencode(name): os.fsencode(value) for name, value in defaults.items()}
     environment.update(pairs)
+    environment.update((os.fsencode(k), os.fsencode(v)) for k, v in (settings or {}).items())
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     os.execvpe(command[0], command, environment)

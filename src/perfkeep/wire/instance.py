@@ -1,7 +1,8 @@
 """Where an instance lives: its socket, and the lock, log and sysfs view beside it.
 
 PERFKEEP_SOCKET names the socket; otherwise it is /run/perfkeep/perfkeep.sock for root and
-$XDG_RUNTIME_DIR/perfkeep/perfkeep.sock for everyone else.
+$XDG_RUNTIME_DIR/perfkeep/perfkeep.sock for everyone else. Everyone may pass through a directory that
+is made for a socket, so that guests reach it; what lies beside the socket has modes of its own.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Instance:
         self.devices = self.socket + ".devices"
 
 
-def current() -> Instance:
-    """The instance that this process talks to."""
-    named = os.environ.get("PERFKEEP_SOCKET")
+def current(system: bool = False) -> Instance:
+    """The instance that this process talks to: root's where `system` is set."""
+    named = SYSTEM if system else os.environ.get("PERFKEEP_SOCKET")
     return Instance(named or (SYSTEM if os.geteuid() == 0 else of_user()))
 
 
@@ -61,6 +62,25 @@ def of_user() -> str:
     return f"{base}/perfkeep.sock"
 
 
+def is_foreign(where: Instance) -> bool:
+    """Whether the instance is another user's, who alone may start its daemons and write beside its
+    socket; the caller is a guest there."""
+    try:
+        return os.lstat(where.socket).st_uid != os.geteuid()
+    except FileNotFoundError:
+        return where.socket == SYSTEM and os.geteuid() != 0
+    except PermissionError:
+        return True
+
+
+def of_caller(where: Instance) -> Instance:
+    """The instance beside whose socket the caller's own files belong, such as logs and links for a
+    program that uses the events of `where`: that one, or the caller's own where it is foreign."""
+    if not is_foreign(where):
+        return where
+    return Instance(SYSTEM if os.geteuid() == 0 else of_user())
+
+
 def _state_directory(socket: str) -> str:
     named = os.environ.get("PERFKEEP_STATE")
     if named:
@@ -74,16 +94,18 @@ def _state_directory(socket: str) -> str:
 
 
 def daemons(instance: Instance) -> frozenset[int]:
-    """The pids of broker and keeper, as the lock's text has them; none where no instance was."""
+    """The pids of broker and keeper, as the lock's text has them; none where no instance was, and
+    none for a guest, who started neither."""
     try:
         with open(instance.lock) as file:
             return frozenset(int(word) for word in file.read().split() if word.isdecimal())
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return frozenset()
 
 
 def prepare_directory(instance: Instance) -> None:
-    """Make the directory, or check that nobody else can put things into it.
+    """Make the directory, which others may pass through and not list, or check that nobody else can
+    put things into it.
 
     Raises:
         PerfkeepError: EEXIST what is there is no socket; EPERM: it belongs to someone else, or others may write to it.
@@ -91,6 +113,7 @@ def prepare_directory(instance: Instance) -> None:
     check_is_socket(instance.socket)
     try:
         os.mkdir(instance.directory, 0o700)
+        _open_to_passage(instance.directory)
     except FileExistsError:
         pass
     found = os.lstat(instance.directory)
@@ -102,9 +125,32 @@ def prepare_directory(instance: Instance) -> None:
     ):
         raise PerfkeepError(
             errno.EPERM,
-            f"{instance.directory} is not a directory that only you or root can change; remove it "
-            "or name another socket with PERFKEEP_SOCKET",
+            f"{instance.directory} is not a directory that only you or root can change",
+            hint="remove it, or name another socket with PERFKEEP_SOCKET",
         )
+
+
+def _open_to_passage(directory: str) -> None:
+    """Mode 0711, whatever the umask."""
+    with OwnedFd(
+        os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    ) as fd:
+        os.fchmod(fd.fileno(), 0o711)
+
+
+def closed_directory(path: str) -> tuple[str, int] | None:
+    """The first directory on the way to `path` that none but its owner may pass through, and its
+    mode; None: there is none, as far as modes tell."""
+    directory = "/"
+    for name in ["", *os.path.dirname(path).strip("/").split("/")]:
+        directory = os.path.join(directory, name)
+        try:
+            mode = stat.S_IMODE(os.stat(directory).st_mode)
+        except OSError:
+            return None
+        if not mode & 0o011:
+            return directory, mode
+    return None
 
 
 def check_is_socket(path: str) -> None:

@@ -1,6 +1,6 @@
 """Asking the supervisors of `perfkeep exec` what they opened: nobody else knows an event's attr.
 
-Each listens on a socket beside the instance's, in a folder that only its user may enter. A
+Each listens on a socket beside its user's instance, in a folder that only that user may enter. A
 question is a list of kernel ids, an answer what is known of them; one packet each.
 """
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import msgspec
 
-from perfkeep.wire.instance import Instance
+from perfkeep.wire.instance import Instance, of_caller
 from perfkeep.wire.socket import peer_of
 
 #: Ids in one question: the answer is then well below what a packet may have.
@@ -32,7 +32,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 def _folder(where: Instance) -> str:
-    return where.socket + ".exec"
+    return of_caller(where).socket + ".exec"
 
 
 def listen(where: Instance) -> socket.socket:

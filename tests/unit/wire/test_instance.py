@@ -47,11 +47,24 @@ def test_a_path_that_no_socket_can_have_is_refused_with_its_length() -> None:
     assert Instance("/" + "x" * 102).socket
 
 
-def test_a_missing_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_a_missing_directory_is_made_for_others_to_pass_through_only(
+    tmp_path: Path, umask: int
+) -> None:
     where = Instance(f"{tmp_path}/new/s")
-    prepare_directory(where)
-    prepare_directory(where)
-    assert os.stat(where.directory).st_mode & 0o777 == 0o700
+    before = os.umask(umask)
+    try:
+        prepare_directory(where)
+        prepare_directory(where)
+    finally:
+        os.umask(before)
+    assert os.stat(where.directory).st_mode & 0o777 == 0o711
+
+
+def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir(0o700)
+    prepare_directory(Instance(f"{tmp_path}/d/s"))
+    assert os.stat(tmp_path / "d").st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(("mode", "taken"), [(0o700, True), (0o755, True), (0o1777, True),
@@ -66,9 +79,10 @@ def test_a_directory_that_others_can_change_is_refused(
     if taken:
         prepare_directory(where)
         return
-    with pytest.raises(PerfkeepError, match="PERFKEEP_SOCKET") as caught:
+    with pytest.raises(PerfkeepError, match="that only you or root can change") as caught:
         prepare_directory(where)
     assert caught.value.errno == errno.EPERM
+    assert "PERFKEEP_SOCKET" in caught.value.hint
 
 
 def test_a_link_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
