@@ -65,7 +65,8 @@ def parts(
     for _, number, offset, task, counts in counted:
         for id, count in counts:
             event = writers.event(id)
-            period = (count - before.get((id, task), 0)) & (1 << 64) - 1
+            last = before.get((id, task), 0)
+            period = count - last if count >= last else count  # it was reset
             before[id, task] = count
             if event is not None and period:
                 found.append(Part(event, id, period, number, offset))

@@ -85,6 +85,16 @@ def test_an_inherited_event_counts_in_each_task_from_0(cli: Cli, tmp_path: Path)
     assert [line.split() for line in lines] == [["200", "100"], ["201", "100"]]
 
 
+def test_a_count_that_was_reset_begins_at_0(cli: Cli, tmp_path: Path) -> None:
+    records = [
+        LEADER.sample(time, pid=200, tid=200, ip=0x1000, read=read(count))
+        for time, count in ((1, 100), (2, 30), (3, 45))
+    ]
+    path = tmp_path / "reset.data"
+    path.write_bytes(perf_file([file_event("cpu-clock", ATTR, 10)], records))
+    assert cli("script", str(path), "-F", "period").out.split() == ["100", "30", "15"]
+
+
 def test_counts_that_do_not_fit_their_record_are_left_out_and_counted(
     cli: Cli, tmp_path: Path
 ) -> None:
