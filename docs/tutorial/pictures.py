@@ -6,12 +6,13 @@ python pictures.py stall.data DIRECTORY
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
 import perfkeep
-from perfkeep.analysis.stacks import Stacks, stacks
+from perfkeep.analysis.stacks import Frames, Key, Stacks, stacks
 from perfkeep.analysis.tree import Row, tree
 
 WIDTH = 960
@@ -72,8 +73,10 @@ def timeline(data: perfkeep.Data, around_ms: int = 80) -> str:
 
 
 def of_thread(found: Stacks, comm: str) -> Stacks:
-    some = {key: count for key, count in found.counts.items() if key[0] == (comm,)}
-    return found._replace(counts=type(found.counts)(some))
+    def only(stacks: Counter[tuple[Key, Frames]]) -> Counter[tuple[Key, Frames]]:
+        return Counter({stack: n for stack, n in stacks.items() if stack[0] == (comm,)})
+
+    return found._replace(weights=only(found.weights), samples=only(found.samples))
 
 
 def flames(data: perfkeep.Data, comm: str = "janitor") -> str:
