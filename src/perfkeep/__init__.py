@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
+    from perfkeep.client.data_set import read
     from perfkeep.client.event import PerfEvent, open_event, reopen
-    from perfkeep.client.look import read
     from perfkeep.client.recording import Recording, recordings, start
     from perfkeep.client.snapshot import Snapshot
     from perfkeep.errors import PerfkeepError
@@ -47,7 +47,7 @@ _WHERE = {
     "Recording": "client.recording",
     "Snapshot": "client.snapshot",
     "open_event": "client.event",
-    "read": "client.look",
+    "read": "client.data_set",
     "recordings": "client.recording",
     "reopen": "client.event",
     "start": "client.recording",

@@ -290,7 +290,7 @@ class Data:
         return samples(self, event)
 
     def to_arrow(self, name: str | None = None) -> ArrowTable | dict[str, ArrowTable]:
-        """One table, or all of them by their names.
+        """One table, or all of them by their names; rows are in the order of time.
 
         Raises:
             UsageError: there is no such table.
@@ -303,7 +303,7 @@ class Data:
         """One table, and beside numbers that have names their names: `prev_state_name` is "S" where
         `prev_state` is 1.
         """
-        table = self.tables[name]
+        table = self.table(name)
         return self._arrow(table, namer(table.kind.format))
 
     @staticmethod
@@ -315,14 +315,14 @@ class Data:
         )
 
     def to_pandas(self, name: str) -> Any:
-        """One table as a pandas.DataFrame."""
-        return self.sql(f'SELECT * FROM "{name}"').df()
+        """One table as a pandas.DataFrame, with the columns of `with_names`."""
+        return self.sql(f'SELECT * FROM "{self.name_of(name)}"').df()
 
     def to_polars(self, name: str) -> Any:
-        """One table as a polars.DataFrame."""
+        """One table as a polars.DataFrame, with the columns of `with_names`."""
         import polars
 
-        return polars.DataFrame(self.to_arrow(name))
+        return polars.DataFrame(self.with_names(name))
 
     @cached_property
     def connection(self) -> Connection:

@@ -55,9 +55,11 @@ def choose(table: Table, keep: Callable[[Rows], Ints] | None = None) -> Chosen:
     Args:
         keep: says of each of some samples whether it is wanted; None: all are.
     """
+    if keep is None:
+        return Chosen(table, np.arange(len(table)), table.times)
     at, numbers, times = 0, [np.empty(0, "i8")], [np.empty(0, "i8")]
     for rows in table.batches():
-        some = np.arange(len(rows)) if keep is None else np.nonzero(keep(rows))[0]
+        some = np.nonzero(keep(rows))[0]
         numbers.append(some + at)
         at += len(rows)
         if (time := rows.get("time")) is not None:

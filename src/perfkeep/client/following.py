@@ -22,13 +22,12 @@ from perfkeep import records
 from perfkeep.abi.perf_event import DATA_HEAD_OFFSET, Attr, ClockId, Flag
 from perfkeep.analysis.data import Data
 from perfkeep.client.connection import Connection, again
+from perfkeep.client.data_set import data_set, kallsyms
 from perfkeep.client.event import reopen
-from perfkeep.client.look import kallsyms
 from perfkeep.client.snapshot import Context, begin
 from perfkeep.errors import BrokerError
-from perfkeep.formats.perf_data import RingCopy, Window, write_snapshot
+from perfkeep.formats.perf_data import RingCopy, Window, parse, write_snapshot
 from perfkeep.formats.perf_data.coverage import Clock, first_where, valid_part
-from perfkeep.formats.perf_data.reader import parse
 from perfkeep.wire import messages
 from perfkeep.wire.spill import pieces
 
@@ -196,7 +195,7 @@ class Follower:
             return None
         out = io.BytesIO()
         write_snapshot(out, about.events, rings, about.host(), Window(), list(sys.argv), told)
-        return Data(parse(memoryview(out.getvalue())), self._kallsyms)
+        return data_set(parse(memoryview(out.getvalue())), self._kallsyms)
 
     def _read(self, connection: Connection, index: int, cpu: int) -> tuple[bytes, int, int]:
         if cpu in self._mapped:

@@ -69,17 +69,15 @@ class Snapshot:
             return open(self.path, "rb")
         return open(f"/proc/self/fd/{self._data.fileno()}", "rb")
 
-    def tables(self, kallsyms: Callable[[], bytes] = bytes) -> Data:
-        """What it holds, as tables; needs the extra `analysis`.
+    def tables(self) -> Data:
+        """What it holds, as perfkeep.read has it of a file; needs the extra `analysis`."""
+        from perfkeep.client.data_set import data_set, read
+        from perfkeep.formats.perf_data import parse
 
-        Args:
-            kallsyms: see analysis.data.Data.
-        """
-        from perfkeep.analysis.data import Data
-        from perfkeep.formats.perf_data.reader import parse
-
+        if self.path is not None:
+            return read(self.path)
         with self.open() as file:
-            return Data(parse(memoryview(file.read())), kallsyms)
+            return data_set(parse(memoryview(file.read())))
 
     def to_arrow(self, name: str | None = None) -> ArrowTable | dict[str, ArrowTable]:
         """See analysis.data.Data."""

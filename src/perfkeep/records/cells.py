@@ -107,6 +107,11 @@ class View:
         records.decode(self.data, _q(at), plan.parts, plan.fields, starts, counts, fits, fields)
         return Read(list(fields), starts, counts, fits)
 
+    def words(self, at: Ints) -> Ints:
+        """The int64 at each of these places, which are multiples of 8; any number behind the data."""
+        words = np.frombuffer(self.data[: len(self.data) & ~7], "i8")
+        return words.take(at >> 3, mode="clip") if len(words) else np.zeros(len(at), "i8")
+
     def join(self, at: Ints, lengths: Ints, total: int, type: str = "u1") -> Ints:
         """What lies at these places, one behind the other, as numbers of this numpy type.
 

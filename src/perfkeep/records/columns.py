@@ -20,6 +20,7 @@ from perfkeep.records.cells import Column, Ints, Plan, View
 from perfkeep.records.groups import Part, carries_counts, parts
 from perfkeep.records.parts import Kind, SamplePart, parts_of, unread
 from perfkeep.records.raw import CONTEXT
+from perfkeep.records.sample import Layout
 from perfkeep.records.writers import Writers, id_place
 
 #: Samples of a batch: their columns stay in the caches, and Python's own time is little of it.
@@ -67,9 +68,9 @@ class Counted(NamedTuple):
 
 
 class Table:
-    """The samples of one kind of event, in the order in which they lie: in batches, which takes
-    little memory, and less time, as the same memory serves again; some of them; or all at once, in
-    `columns`.
+    """The samples of one kind of event in the order of time (where it records none, as they lie): in
+    batches, which takes little memory, and less time, as the same memory serves again; some of them; or
+    all at once, in `columns`.
 
     Args:
         found: offsets of its records in the data, malformed ones too.
@@ -135,7 +136,29 @@ class Table:
         return map(self._rows, self._parts_of_found())
 
     def _parts_of_found(self) -> Iterator[Ints]:
-        return (self.found[at : at + _BATCH] for at in range(0, len(self.found), _BATCH))
+        return _in_parts(self._by_time)
+
+    @cached_property
+    def _by_time(self) -> Ints:
+        """Offsets of its records in the order of time, malformed ones too; of one time, as they lie."""
+        times = self._times(self.found)
+        if times is None or not (times[1:] < times[:-1]).any():
+            return self.found
+        # Rings are read one after the other, and flight rings backward. Such runs are what a stable
+        # sort is fast on.
+        return self.found[np.argsort(times, kind="stable")]
+
+    def _times(self, offsets: Ints) -> Ints | None:
+        """Of these records, anything where one is malformed; None: the event records none."""
+        place = Layout(self.kind.attr).time_offset
+        if place is None:
+            return None
+        return self._view.words(offsets + place)
+
+    @property
+    def times(self) -> Ints | None:
+        """ns of each sample, in order; None: the event records none."""
+        return self._times(self.offsets)
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -148,8 +171,8 @@ class Table:
         plan = Plan([one.extent for one in parts[1:]], [])
         fits = [self._view.read(some, plan).fits for some in self._parts_of_found()]
         if all(one.all() for one in fits):
-            return self.found
-        good: Ints = self.found[np.concatenate(fits)]
+            return self._by_time
+        good: Ints = self._by_time[np.concatenate(fits)]
         return good
 
     @property
@@ -259,6 +282,10 @@ def _shared(view: View, kind: Kind, writer: Kind, own: Sequence[Part]) -> Table:
     table = Table(view, kind, np.array(offsets, "i8"))
     table.counted = Counted(table.found, np.array(ids, "u8"), np.array(periods, "u8"))
     return table
+
+
+def _in_parts(offsets: Ints) -> Iterator[Ints]:
+    return (offsets[at : at + _BATCH] for at in range(0, len(offsets), _BATCH))
 
 
 def _in_order(columns: list[Column]) -> list[Column]:

@@ -81,6 +81,11 @@ class Layout:
             return None
         return int(_WORD.unpack_from(record, at)[0])
 
+    @property
+    def time_offset(self) -> int | None:
+        """Offset of a sample's time in its record."""
+        return self._fixed.get(Sample.TIME)
+
     def time(self, record: memoryview | bytes) -> int | None:
         """The record's time, or None when it carries none."""
         return self._word(record, Sample.TIME)

@@ -182,7 +182,7 @@ def test_a_file_is_read_alike_whoever_may_write_to_it(file: str, mode: int) -> N
     os.chmod(file, mode)
     (frame,) = read(file).tables.values()
     time = frame.get("time")
-    assert time is not None and time.values.tolist() == [30, 20, 10]
+    assert time is not None and time.values.tolist() == [10, 20, 30]
 
 
 def test_who_may_write_to_a_file_cannot_end_its_reader(file: str) -> None:
