@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 import perfkeep
-from support import nobody
+from support import nobody, user
 from support.caller import Caller, Callers
 from support.instance import Running
 from support.nobody import AsNobody
+from support.user import User
 
 
 @pytest.fixture
@@ -43,3 +44,10 @@ def reachable(running: Running) -> Iterator[Running]:
 @pytest.fixture
 def flight(running: Running) -> Iterator[perfkeep.Recording]:
     yield perfkeep.start("flight", ["cpu-clock/freq=100/"], cpus=[0], ring="64K")
+
+
+@pytest.fixture
+def guest() -> Iterator[User]:
+    """A user without privilege, who has an instance of their own."""
+    with user.user() as guest:
+        yield guest

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from perfkeep.broker import joining, recordings
+from perfkeep.broker import joining, leaving, recordings
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.policy import Policy
 from perfkeep.broker.recordings import Recordings
@@ -161,7 +161,7 @@ class Trial:
     def state(self) -> object:
         """All that a request could leave behind, here and with the keeper."""
         self.recordings.graves.clear()  # the loop would, as soon as it has answered
-        self.recordings.unmap()
+        leaving.unmap(self.link)
         registry = self.recordings.registry
         views = Views(registry, {})
         return (
@@ -267,7 +267,7 @@ def test_an_unclaim_that_fails_leaves_the_event_as_it_was(
         (claimed,) = [one.name for one in trial.recordings.registry]
         trial.recordings.claim(ME, claimed)
         trial.recordings.graves.clear()
-        trial.recordings.unmap()
+        leaving.unmap(trial.link)
         assert perf_fd.hung_up(one.fds[0].fileno()), "the event has a ring still"
 
     steps = fail_at_every_step(trial, lambda: start(trial, name, one), back)

@@ -221,7 +221,7 @@ def test_who_is_born_on_one_cpu_and_ends_on_another_is_not_taken_for_alive() -> 
     assert kind is not None
     kind, on, fds = open_sideband(kind, Target(pids=[os.getpid()]), [first, second])
     one = Sideband(b"told/", kind)
-    one.add(keeper, on, fds)
+    one.add(keeper, on, fds, {})
     born, pids = os.sched_getaffinity(0), []
     try:
         for _ in range(20):

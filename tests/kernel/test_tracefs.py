@@ -32,7 +32,7 @@ for place in reversed(tracefs._mounted()):
 try:
     exec(sys.argv[1])
 except PerfkeepError as error:
-    print(errno.errorcode[error.errno], error)
+    print(errno.errorcode[error.errno], error, error.hint)
 """
 
 
@@ -90,7 +90,7 @@ def test_tracefs_is_found_at_an_unusual_place(tmp_path: Path) -> None:
 def test_who_may_not_mount_tracefs_is_told_the_command() -> None:
     said = alone("os.setresuid(65534, 65534, 65534); tracefs.root()")
     assert said.startswith("EPERM ")
-    assert said.endswith("sudo mount -t tracefs nodev /sys/kernel/tracing")
+    assert "mount -t tracefs nodev /sys/kernel/tracing" in said
 
 
 def test_who_may_not_read_tracefs_is_told_the_command(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_who_may_not_read_tracefs_is_told_the_command(tmp_path: Path) -> None:
     for setup in ("", "os.chmod('/sys/kernel/tracing', 0o755)"):
         said = alone_unprivileged(setup)
         assert said.startswith("EACCES ")
-        assert said.endswith("sudo mount -o remount,gid=65534,mode=750 /sys/kernel/tracing")
+        assert "mount -o remount,gid=65534,mode=750 /sys/kernel/tracing" in said
 
 
 def alone_unprivileged(setup: str) -> str:

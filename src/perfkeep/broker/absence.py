@@ -230,9 +230,10 @@ class Absence:
         self, recording: Recording, slot: Slot, fd: OwnedFd, kernel_id: int, undo: Undo
     ) -> None:
         kind = recording.kinds[slot.kind]
-        event = join(self.recordings.keeper, recording, kind, slot.cpu, fd, kernel_id, undo)
-        self.recordings.registry.add_event(recording, kind, event)
-        undo.push(partial(self.recordings.registry.forget_event, kind, event))
+        keeper, registry = self.recordings.keeper, self.recordings.registry
+        event = join(keeper, registry, recording, kind, slot.cpu, fd, kernel_id, undo)
+        registry.add_event(recording, kind, event)
+        undo.push(partial(registry.forget_event, kind, event))
 
     def _bury_dead(self, recording: Recording, cpu: int, alive: set[int]) -> None:
         """Of events that others have replaced keep what they counted, and their ids."""

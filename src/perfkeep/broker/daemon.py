@@ -86,7 +86,7 @@ class Daemon:
         self.ended = False
         self.reload = False
         self.successor: messages.Upgrade | None = None
-        #: What this process cannot do and goes on without, a sentence each.
+        #: What this process goes on without, a sentence each.
         self.problems: list[str] = []
         self.audit = Audit(where.audit)
         self.trimmer = Trimmer(where.log)
@@ -108,7 +108,8 @@ class Daemon:
         self.uevents: socket.socket | None = None
 
     def _link(self, sock: socket.socket) -> KeeperLink:
-        return StoringLink(sock, self.manager) if self.manager else KeeperLink(sock)
+        pid = self.keeper_pid
+        return StoringLink(sock, pid, self.manager) if self.manager else KeeperLink(sock, pid)
 
     def _policy(self, before: policy.Policy) -> policy.Policy:
         """The administrator's policy; the one before while there is a mistake in it."""
@@ -126,8 +127,7 @@ class Daemon:
         with theirs:
             broker = ["-I", _main(package, "broker"), self.where.socket, "--lock", str(lock)]
             keeper = ["-I", "-S", _main(package, "keeper"), self.where.socket]
-            numbers = ["--lock", str(lock), "--link", str(link)]
-            command = [*keeper, *numbers, "--", *broker]
+            command = [*keeper, "--lock", str(lock), "--link", str(link), "--", *broker]
             self.keeper_pid = spawn(command, (lock, link), python=python)
         return ours
 

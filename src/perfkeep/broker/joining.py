@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -14,14 +15,16 @@ from functools import partial
 import msgspec
 
 from perfkeep.abi.perf_event import Ioctl
+from perfkeep.broker import quotas
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.registry import Event, KindOfEvent, Recording, Registry
 from perfkeep.broker.remembered import EventValue, event_key, kind_key
 from perfkeep.broker.rings import MappedRing
-from perfkeep.errors import BrokerError
+from perfkeep.errors import BrokerError, KernelRefused
 from perfkeep.kernel import cpus, perf_fd, refusal
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire.messages import Kind, Slot
+from perfkeep.wire.sideband import RING_BYTES
 
 
 class Undo:
@@ -97,6 +100,7 @@ def check_fds(
 
 def join_all(
     keeper: KeeperLink,
+    registry: Registry,
     recording: Recording,
     kinds: dict[int, Kind],
     events: list[tuple[Slot, OwnedFd, int]],
@@ -111,12 +115,14 @@ def join_all(
         keeper.put(key, msgspec.json.encode(kind.kind))
     for slot, fd, kernel_id in events:
         kind = made[slot.kind]
-        kind.events.append(join(keeper, recording, kind, slot.cpu, fd, kernel_id, undo, adopted))
+        joined = join(keeper, registry, recording, kind, slot.cpu, fd, kernel_id, undo, adopted)
+        kind.events.append(joined)
     return made
 
 
 def join(
     keeper: KeeperLink,
+    registry: Registry,
     recording: Recording,
     kind: KindOfEvent,
     cpu: int,
@@ -132,7 +138,10 @@ def join(
     ring = recording.rings.get(cpu)
     if ring is None:
         undo.push(partial(recording.rings.pop, cpu, None))
-        ring = _make_ring(keeper, recording, cpu, fd, key, value)
+        try:
+            ring = _make_ring(keeper, recording, cpu, fd, key, value)
+        except OSError as error:
+            raise _no_ring(error, keeper, registry, recording) from error
     else:
         if not adopted:
             redirect(fd, ring)
@@ -147,14 +156,22 @@ def _make_ring(
     keeper: KeeperLink, recording: Recording, cpu: int, fd: OwnedFd, key: bytes, value: bytes
 ) -> MappedRing:
     size = recording.ring.bytes_per_cpu
-    try:
-        # The keeper first: the first mapper makes the ring and pays for it.
-        keeper.put(key, value, fd.fileno(), size)
-        ring = MappedRing(cpu, fd, key, size, recording.ring.kind == "backward")
-    except OSError as error:
-        raise refusal.of_ring(error, size) from error
+    # The keeper first: the first mapper makes the ring and pays for it.
+    keeper.put(key, value, fd.fileno(), size)
+    ring = MappedRing(cpu, fd, key, size, recording.ring.kind == "backward")
     recording.rings[cpu] = ring
     return ring
+
+
+def _no_ring(
+    error: OSError, keeper: KeeperLink, registry: Registry, recording: Recording
+) -> KernelRefused:
+    """mmap(2) refused a ring. A ring that fits leaves room for the sideband's."""
+    count = len(recording.cpus)
+    others = quotas.locked(registry, recording.owner.uid)
+    mapped = sum(ring.bytes + mmap.PAGESIZE for ring in recording.rings.values())
+    pinned = keeper.pinned() - mapped + count * (RING_BYTES + mmap.PAGESIZE)
+    return refusal.of_ring(error, recording.ring.bytes_per_cpu, count, others, pinned)
 
 
 def redirect(fd: OwnedFd, ring: MappedRing) -> None:

@@ -7,6 +7,8 @@ tracepoint.
 from __future__ import annotations
 
 import fcntl
+import threading
+from contextlib import suppress
 
 import msgspec
 
@@ -15,6 +17,7 @@ from perfkeep.broker.joining import detach
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.registry import Event, KindOfEvent, Recording, Registry
 from perfkeep.broker.remembered import EventValue, kind_key, retired_key
+from perfkeep.broker.rings import unmapped
 from perfkeep.wire import messages
 
 #: A recording remembers no more kinds of event that left it; the oldest is forgotten first.
@@ -56,7 +59,6 @@ def leave(
     if last:
         keeper.drop(ring.key)
         del recording.rings[event.cpu]
-        graves.append(ring)
     ring.users -= 1
     if not owner:
         # Whoever else has it open must not go on writing into the recording's ring.
@@ -81,3 +83,20 @@ def _retire(keeper: KeeperLink, recording: Recording, kind: KindOfEvent, event: 
         oldest = next(iter(recording.retired))
         del recording.retired[oldest]
         keeper.drop(retired_key(recording, oldest))
+
+
+def close_in_thread(graves: list[object]) -> None:
+    """Close what has left: the kernel takes 40 ms to close the last user of a tracepoint, and no
+    client should have to wait for a recording of hundreds of them.
+    """
+    try:
+        threading.Thread(target=graves.clear, daemon=True).start()
+    except RuntimeError:  # no thread to be had; then every client waits
+        graves.clear()
+
+
+def unmap(keeper: KeeperLink) -> None:
+    """Have the keeper unmap the rings that this process has unmapped."""
+    for key in unmapped.take():
+        with suppress(OSError):  # a keeper that is gone, or is older and unmaps at once
+            keeper.unmap(key)

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from perfkeep.errors import Unreachable
@@ -27,8 +28,17 @@ class Item(NamedTuple):
 class KeeperLink:
     """Requests to the keeper, one at a time, each answered before the next."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, pid: int = 0) -> None:
         self.socket = link
+        self.pid = pid
+
+    def pinned(self) -> int:
+        """Bytes that the kernel charges the keeper for rings, beyond perf_event_mlock_kb."""
+        with suppress(OSError), open(f"/proc/{self.pid}/status") as file:
+            for line in file:
+                if line.startswith("VmPin:"):
+                    return int(line.split()[1]) << 10
+        return 0
 
     def put(self, key: bytes, value: bytes, fd: int = -1, ring_bytes: int = 0) -> None:
         """Have the keeper hold a duplicate of `fd` and `value` under `key`.
@@ -96,8 +106,8 @@ class StoringLink(KeeperLink):
     rings are gone, but the events go on counting.
     """
 
-    def __init__(self, link: socket.socket, manager: Notifier) -> None:
-        super().__init__(link)
+    def __init__(self, link: socket.socket, pid: int, manager: Notifier) -> None:
+        super().__init__(link, pid)
         self._manager = manager
         self._kept: set[bytes] = set()
 

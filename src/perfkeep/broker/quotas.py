@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 
 from perfkeep.broker.policy import Policy, Quota
@@ -11,6 +12,7 @@ from perfkeep.errors import BrokerError
 from perfkeep.kernel import cpus, sysctl
 from perfkeep.units import format_size
 from perfkeep.wire.messages import Usage
+from perfkeep.wire.sideband import RING_BYTES
 
 
 def default_for(uid: int, broker_uid: int) -> Quota:
@@ -37,6 +39,18 @@ def used_by(recording: Recording) -> tuple[int, int, int]:
     """1, and the events and bytes of rings of one recording."""
     events = sum(len(kind.events) for kind in recording.kinds.values())
     return 1, events, sum(ring.bytes for ring in recording.rings.values())
+
+
+def locked(registry: Registry, uid: int) -> dict[str, int]:
+    """Bytes of memory that the kernel locks for rings, by recording; those of other users together."""
+    locked: dict[str, int] = {}
+    for recording in registry:
+        name = recording.name if recording.owner.uid == uid else "other users"
+        rings = [ring.bytes for ring in recording.rings.values()]
+        if recording.sideband is not None:
+            rings += [RING_BYTES] * len(recording.sideband.cpus)
+        locked[name] = locked.get(name, 0) + sum(rings) + mmap.PAGESIZE * len(rings)
+    return locked
 
 
 def usage(registry: Registry, uid: int, policy: Policy) -> Usage:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ import msgspec
 from perfkeep.abi.perf_event import Attr, Flag, Ioctl
 from perfkeep.broker import quotas
 from perfkeep.broker.joining import Undo, check_fds, join_all
-from perfkeep.broker.leaving import leave
+from perfkeep.broker.leaving import close_in_thread, leave, unmap
 from perfkeep.broker.link import KeeperLink
 from perfkeep.broker.log import say
 from perfkeep.broker.permission import (
@@ -40,7 +39,6 @@ from perfkeep.broker.remembered import (
     spill_key,
     value_of,
 )
-from perfkeep.broker.rings import unmapped
 from perfkeep.broker.sideband import Sideband, Wakeups
 from perfkeep.broker.spill import Job, Spiller, spill_files
 from perfkeep.broker.state import State
@@ -102,23 +100,11 @@ class Recordings:
         self.graves: list[object] = []
 
     def bury(self) -> None:
-        """Close what has left, in a thread: the kernel takes 40 ms to close the last user of a
-        tracepoint, and nobody should have to wait for a recording of hundreds of them.
-        """
-        self.unmap()
-        if not self.graves:
-            return
-        graves, self.graves = self.graves, []
-        try:
-            threading.Thread(target=graves.clear, daemon=True).start()
-        except RuntimeError:  # no thread to be had; then everybody waits
-            graves.clear()
-
-    def unmap(self) -> None:
-        """Have the keeper unmap the rings that this process has unmapped."""
-        for key in unmapped.take():
-            with suppress(OSError):  # a keeper that is gone, or is older and unmaps at once
-                self.keeper.unmap(key)
+        """Let go of what has left."""
+        unmap(self.keeper)
+        if self.graves:
+            graves, self.graves = self.graves, []
+            close_in_thread(graves)
 
     # --- making -----------------------------------------------------------------------------
 
@@ -160,7 +146,9 @@ class Recordings:
         recording.enabled = as_it_is if request.enable is None else request.enable
         with Undo() as undo:
             kinds = dict(zip(ids, request.kinds, strict=True))
-            made = join_all(self.keeper, recording, kinds, events, undo, request.adopted)
+            made = join_all(
+                self.keeper, self.registry, recording, kinds, events, undo, request.adopted
+            )
             self.registry.add(recording)
             undo.push(partial(self.registry.remove, recording))
             self._publish(recording, made, bool(request.enable))
@@ -202,7 +190,12 @@ class Recordings:
         with Undo() as undo:
             undo.push(partial(self.state.save, recording, self.registry))  # once it is as it was
             made = join_all(
-                self.keeper, recording, dict(zip(ids, request.kinds, strict=True)), events, undo
+                self.keeper,
+                self.registry,
+                recording,
+                dict(zip(ids, request.kinds, strict=True)),
+                events,
+                undo,
             )
             undo.push(partial(self._unpublish, recording, made))
             self._publish(recording, made, recording.enabled)
@@ -216,8 +209,9 @@ class Recordings:
         """Have the kernel tell of processes beside this recording."""
         sideband = recording.sideband or Sideband(recording.prefix, request.kind)
         self.wakeups.forget(sideband)
+        locked = quotas.locked(self.registry, recording.owner.uid)
         try:
-            sideband.add(self.keeper, request.cpus, fds)
+            sideband.add(self.keeper, request.cpus, fds, locked)
             if recording.sideband is None:
                 recording.sideband, recording.sideband_kind = sideband, request.kind
                 self.remember(recording)
@@ -359,14 +353,16 @@ class Recordings:
         self.state.forget(recording.name)
         self.spiller.drop(recording.id)
         self._end_sideband(recording)
-        self.graves += [*recording.events(), *recording.rings.values()]
+        self.graves += recording.events()
         self.registry.remove(recording)
         self.show(recording)
+        # At once: the next recording may need the memory that they lock.
+        recording.rings.clear()
 
     def _end_sideband(self, recording: Recording) -> None:
         if recording.sideband is not None:
             self.wakeups.forget(recording.sideband)
-            # Lists are cleared from their end: others wait for their rings, nobody for these.
+            # Lists are cleared from their end: others wait for their events, nobody for these.
             self.graves[:0] = recording.sideband.close()
             recording.sideband = recording.sideband_kind = None
 

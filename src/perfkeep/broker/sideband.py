@@ -13,6 +13,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 
@@ -138,8 +139,13 @@ class Sideband:
 
     # --- what it is made of -------------------------------------------------------------------
 
-    def add(self, keeper: KeeperLink, cpus: list[int], fds: list[OwnedFd]) -> None:
+    def add(
+        self, keeper: KeeperLink, cpus: list[int], fds: list[OwnedFd], locked: Mapping[str, int]
+    ) -> None:
         """Let events join. The first on a CPU owns its ring, and what was there before goes.
+
+        Args:
+            locked: what rings take already; see quotas.locked.
 
         Raises:
             BrokerError: EINVAL: not an fd for each · ENOENT: a CPU is offline.
@@ -165,7 +171,9 @@ class Sideband:
                         keeper.put(key, event.value(), fd.fileno(), RING_BYTES)
                         event.ring = MappedRing(cpu, fd, key, RING_BYTES, True)
                     except OSError as error:
-                        raise refusal.of_ring(error, RING_BYTES) from error
+                        raise refusal.of_ring(
+                            error, RING_BYTES, len(cpus), locked, keeper.pinned()
+                        ) from error
                 new.append(event)
         self.read(keeper)
         old = [event for event in self._events if event.cpu in cpus]
@@ -188,6 +196,8 @@ class Sideband:
         """What is to be let go of at leisure."""
         with self._lock:
             graves: list[object] = [*self._events, self._log]
+            for event in self._events:
+                event.ring = None
             self._events, self._log = [], None
         return graves
 

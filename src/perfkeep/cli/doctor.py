@@ -9,35 +9,43 @@ import resource
 from collections.abc import Callable, Iterator, Sequence
 
 from perfkeep.cli import doctor_instance
-from perfkeep.cli.common import print_json
+from perfkeep.cli.common import group_name, print_json
 from perfkeep.cli.finding import Finding, Verdict, read
+from perfkeep.errors import PerfkeepError
+from perfkeep.kernel import privileges, refusal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-# <linux/capability.h>
-_CAPABILITIES = {"CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38}
+def _refused(verdict: Verdict, what: str, error: OSError, cure: str = "") -> Finding:
+    hint = error.hint if isinstance(error, PerfkeepError) else ""
+    return Finding(verdict, what, str(error), hint or cure)
 
 
-def _status(field: str) -> str:
-    for line in read("/proc/self/status").splitlines():
-        if line.startswith(field + ":"):
-            return line.partition(":")[2].strip()
-    return ""
+def _permissions(level: int) -> tuple[str, ...]:
+    """Cures for a lack of CAP_PERFMON, the one that changes least first.
 
-
-def _with_cure(verdict: Verdict, what: str, error: OSError, otherwise: str = "") -> Finding:
-    """A refusal says what is wrong, and behind a semicolon the command that helps."""
-    found, _, cure = str(error).partition("; ")
-    command = cure.partition(" with: ")[2].removesuffix(" (or run with CAP_PERFMON)")
-    return Finding(verdict, what, found, command or cure or otherwise)
+    Args:
+        level: of kernel.perf_event_paranoid that would do for every user.
+    """
+    if not privileges.obtainable("CAP_PERFMON"):
+        return (refusal.permission_hint(level),)
+    program = privileges.this_command()[0]
+    share = [program, "start", "NAME", "-e", "EVENT", "--group", group_name(os.getegid())]
+    cures = (
+        privileges.again_with("CAP_PERFMON")
+        if os.access(privileges.LAUNCHER, os.X_OK)
+        else privileges.launcher_for_group(),
+        privileges.as_root(*share, "--mode", "0640"),
+        privileges.as_root("sysctl", f"kernel.perf_event_paranoid={level}"),
+    )
+    return tuple(filter(None, cures))
 
 
 def _opening(what: str, pid: int, cpu: int, blocks: bool) -> Finding:
     from perfkeep.abi.perf_event import Attr, Flag, Software, Type
-    from perfkeep.kernel import refusal
     from perfkeep.kernel.syscalls import perf_event_open
 
     flags = Flag.DISABLED | (Flag.EXCLUDE_KERNEL if pid >= 0 else Flag(0))
@@ -46,12 +54,11 @@ def _opening(what: str, pid: int, cpu: int, blocks: bool) -> Finding:
     try:
         perf_event_open(attr, pid, cpu).close()
     except OSError as error:
-        # The kernel's own answer to who may not is EACCES; EPERM is how filters refuse.
-        if error.errno in (errno.EPERM, errno.ENOSYS) and _filtered():
-            return Finding(
-                verdict, what, "perf_event_open is refused by a seccomp filter", _UNCAGED
-            )
-        return _with_cure(verdict, what, refusal.of_open(error, "cpu-clock", what))
+        finding = _refused(verdict, what, refusal.of_open(error, "cpu-clock", what))
+        if error.errno != errno.EACCES:
+            return finding
+        cures = _permissions(0)
+        return finding._replace(cure=cures[0], others=cures[1:])
     return Finding("ok", what, "can be recorded")
 
 
@@ -65,16 +72,8 @@ def _own_processes() -> Finding:
     return _opening("your own processes", 0, -1, blocks=True)
 
 
-#: Docker's default filter lets perf_event_open through for who has CAP_PERFMON, since 2020.
-_UNCAGED = "docker run --cap-add PERFMON --security-opt seccomp=unconfined …"
-
-
-def _filtered() -> bool:
-    return _status("Seccomp") not in ("", "0")
-
-
 def _seccomp() -> Finding:
-    return Finding("ok", "seccomp", "a filter is active" if _filtered() else "no filter")
+    return Finding("ok", "seccomp", "a filter is active" if privileges.filtered() else "no filter")
 
 
 def _programs() -> Finding:
@@ -86,21 +85,21 @@ def _programs() -> Finding:
         abis(os.uname().machine)
         known = read("/proc/sys/kernel/seccomp/actions_avail").split()
     except OSError as error:
-        return _with_cure("warn", what, error, "use the library or the command line instead")
+        return _refused("warn", what, error, "the library and the other verbs do without it")
     if "user_notif" not in known:
         return Finding("warn", what, "this kernel has no seccomp user notification",
                        "a kernel from 5.14 on, with CONFIG_SECCOMP_FILTER")  # fmt: skip
     if os.geteuid() and _yama() != "0":
         return Finding("warn", what, f"reaches COMMAND but not what it starts: "
                        f"kernel.yama.ptrace_scope is {_yama()}",
-                       "sudo sysctl kernel.yama.ptrace_scope=0")  # fmt: skip
-    mounts = "CAP_SYS_ADMIN" in _have() and "overlay" in read("/proc/filesystems").split()
+                       privileges.again_with("CAP_SYS_PTRACE"))  # fmt: skip
+    mounts = "CAP_SYS_ADMIN" in privileges.held() and "overlay" in read("/proc/filesystems").split()
     return Finding("ok", what, f"shows events by {'a mount' if mounts else 'SYSFS_PATH'}")
 
 
 def exec_works() -> bool:
     """Whether `perfkeep exec` can supervise programs here, as far as can be seen."""
-    return _programs().verdict == "ok" and not _filtered()
+    return _programs().verdict == "ok" and not privileges.filtered()
 
 
 def _yama() -> str:
@@ -110,15 +109,9 @@ def _yama() -> str:
         return "0"  # a kernel without Yama
 
 
-def _have() -> list[str]:
-    effective = int(_status("CapEff"), 16)
-    return [name for name, bit in _CAPABILITIES.items() if effective >> bit & 1]
-
-
 def _capabilities() -> Finding:
-    return Finding(
-        "ok", "capabilities", ", ".join(_have()) or f"none of {', '.join(_CAPABILITIES)}"
-    )
+    held = ", ".join(sorted(privileges.held()))
+    return Finding("ok", "capabilities", held or f"none of {', '.join(privileges.CAPABILITIES)}")
 
 
 _ALLOWED = {
@@ -130,28 +123,30 @@ _ALLOWED = {
 
 def _paranoid() -> Finding:
     value = int(read("/proc/sys/kernel/perf_event_paranoid"))
-    if value < 0 or {"CAP_PERFMON", "CAP_SYS_ADMIN"} & set(_have()):
+    if value < 0 or {"CAP_PERFMON", "CAP_SYS_ADMIN"} & privileges.held():
         return Finding("ok", "kernel.perf_event_paranoid", f"{value}: no limit for you")
-    return Finding(
-        "warn",
-        "kernel.perf_event_paranoid",
-        f"{value}: {_ALLOWED.get(value, 'nothing at all on some distributions')}",
-        "sudo sysctl kernel.perf_event_paranoid=-1",
-    )
+    allowed = _ALLOWED.get(value, "nothing at all on some distributions")
+    cure, *others = _permissions(-1)
+    what = "kernel.perf_event_paranoid"
+    return Finding("warn", what, f"{value}: {allowed}", cure, tuple(others))
 
 
 def _addresses() -> Finding:
-    """Looked at and not worked out: who sees them depends on three settings."""
-    setting = f"kptr_restrict is {read('/proc/sys/kernel/kptr_restrict')}"
+    """Looked at and not worked out: who sees them depends on two settings and a capability."""
+    restrict = read("/proc/sys/kernel/kptr_restrict")
+    setting = f"kernel.kptr_restrict is {restrict}"
     with open("/proc/kallsyms") as file:
         seen = any(int(line.split()[0], 16) for line, _ in zip(file, range(1000), strict=False))
     if seen:
         return Finding("ok", "kernel symbols", f"can be read ({setting})")
+    paranoid = read("/proc/sys/kernel/perf_event_paranoid")
+    if restrict == "0":  # kallsyms_show_value() then asks whether the user may profile the kernel
+        setting = f"kernel.perf_event_paranoid is {paranoid}"
     return Finding(
         "warn",
         "kernel symbols",
-        f"are hidden from you ({setting}): kernel functions stay numbers",
-        "sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=-1",
+        f"are hidden from you ({setting}, without CAP_SYSLOG): kernel functions stay numbers",
+        privileges.again_with("CAP_SYSLOG") if restrict in ("0", "1") else "",
     )
 
 
@@ -163,12 +158,15 @@ def _rings() -> Finding:
     size = default_ring(len(cpus.online()))
     if size == DEFAULT_RING_BYTES:
         return Finding("ok", "rings", f"{format_size(size)} per CPU and more")
-    return Finding(
-        "warn",
-        "rings",
-        f"at most {format_size(size)} per CPU, by kernel.perf_event_mlock_kb",
-        f"sudo sysctl kernel.perf_event_mlock_kb={(DEFAULT_RING_BYTES >> 10) + 4}",
-    )
+    enough = DEFAULT_RING_BYTES + (1 << 20)
+    if privileges.obtainable("CAP_SYS_RESOURCE"):
+        # Of the shell, which what it starts inherits.
+        limit = enough * len(cpus.online())
+        cure = privileges.as_root("prlimit", f"--pid={os.getppid()}", f"--memlock={limit}:{limit}")
+    else:
+        cure = privileges.as_root("sysctl", f"kernel.perf_event_mlock_kb={enough >> 10}")
+    found = f"{format_size(size)} per CPU, by RLIMIT_MEMLOCK and kernel.perf_event_mlock_kb"
+    return Finding("warn", "rings", found, cure)
 
 
 def _files() -> Finding:
@@ -182,12 +180,11 @@ def _files() -> Finding:
 def _tracefs() -> Finding:
     from perfkeep.kernel import tracefs
 
-    mount = "sudo mount -t tracefs nodev /sys/kernel/tracing"
     try:
         root = tracefs.root()
         os.listdir(root / "events")
     except OSError as error:
-        return _with_cure("warn", "tracepoints", error, mount)
+        return _refused("warn", "tracepoints", error)
     return Finding("ok", "tracepoints", f"in {root}")
 
 
@@ -238,7 +235,7 @@ def _locked() -> Finding:
     from perfkeep.units import format_size
 
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if soft == resource.RLIM_INFINITY or "CAP_IPC_LOCK" in _have():
+    if soft == resource.RLIM_INFINITY or "CAP_IPC_LOCK" in privileges.held():
         return Finding("ok", "locked memory", "no limit for you")
     return Finding("ok", "locked memory", f"{format_size(soft)} beyond perf_event_mlock_kb")
 
@@ -296,7 +293,6 @@ def examine(checks: Sequence[Callable[[], Finding]] = CHECKS) -> Iterator[Findin
                 "warn",
                 check.__name__.strip("_"),
                 f"cannot be found out: {error}",
-                "this is no obstacle by itself",
             )
 
 
@@ -308,6 +304,6 @@ def run(options: argparse.Namespace) -> int:
         width = max(len(one.what) for one in findings)
         for one in findings:
             print(f"{one.verdict:4}  {one.what:{width}}  {one.found}")
-            if one.cure:
-                print(f"{'':4}  {'':{width}}  → {one.cure}")
+            for cure in filter(None, (one.cure, *one.others)):
+                print(f"{'':4}  {'':{width}}  {'→' if cure == one.cure else 'or'} {cure}")
     return 1 if any(one.verdict == "fail" for one in findings) else 0

@@ -8,12 +8,18 @@ Verdict = Literal["ok", "warn", "fail"]
 
 
 class Finding(NamedTuple):
-    """One line: how it stands, what was looked at, what was found, and what would cure it."""
+    """One line: how it stands, what was looked at, what was found, and what would cure it.
+
+    Attributes:
+        cure: one command or one sentence; the one that changes least where there are several.
+        others: further cures, from the one that changes least to the one that changes most.
+    """
 
     verdict: Verdict
     what: str
     found: str
     cure: str = ""
+    others: tuple[str, ...] = ()
 
 
 def read(path: str) -> str:

@@ -135,7 +135,7 @@ def open_one(
         return _open(event, attr, pid, cpu, group, flags)
     except OSError as error:
         where = f"CPU {cpu}" if pid < 0 else f"task {pid}"
-        raise refusal.of_open(error, event.text, where) from error
+        raise refusal.of_open(error, event.text, where, attr, pid) from error
 
 
 def _open(
@@ -194,12 +194,15 @@ class _Opener:
                 return self._open(index, task, cpu, leader, flags)
             if error.errno == errno.ESRCH:
                 raise
-            raise refusal.of_open(error, event.text, f"CPU {cpu} of {self.to.target}") from error
+            task = -1 if flags & OpenFlag.PID_CGROUP else task
+            where = f"CPU {cpu} of {self.to.target}"
+            raise refusal.of_open(error, event.text, where, self.attrs[index], task) from error
 
     def _leave_kernel_out(self, index: int) -> bool:
         """As `perf` does: who may not look into the kernel gets user space."""
         attr = self.attrs[index]
-        if self.fds or self.to.target.pids is None or attr.flags & Flag.EXCLUDE_KERNEL:
+        opened = any(slot.kind == index for slot in self.slots)
+        if opened or self.to.target.pids is None or attr.flags & Flag.EXCLUDE_KERNEL:
             return False
         self.attrs[index] = attr.with_flags(Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV)
         self.notes.append(

@@ -113,9 +113,9 @@ def _with_samples(event: Event, attr: Attr, call_chains: bool) -> Attr:
     if attr.flags & Flag.FREQ and attr.sample_period > _greatest_hz():
         raise SpecError(
             f"{event.text!r} asks for {attr.sample_period} Hz, and kernel."
-            f"perf_event_max_sample_rate = {_greatest_hz()}; ask for less, or raise it with: "
-            f"sudo sysctl kernel.perf_event_max_sample_rate={attr.sample_period}",
+            f"perf_event_max_sample_rate = {_greatest_hz()}",
             f"freq={attr.sample_period}",
+            hint=f"write freq={_greatest_hz()} or less",
         )
     return replace(
         attr.with_flags(Flag.DISABLED | Flag.SAMPLE_ID_ALL | Flag.USE_CLOCKID),

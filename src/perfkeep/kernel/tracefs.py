@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from perfkeep.errors import KernelRefused
+from perfkeep.kernel import privileges
 
 #: Where tracefs usually is; it is mounted at the first when it is nowhere.
 PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
@@ -68,9 +69,9 @@ def _mount() -> Path:
         if number != errno.EBUSY:
             raise KernelRefused(
                 number,
-                f"tracepoints need tracefs, which is not mounted, and mounting it failed "
-                f"({errno.errorcode.get(number, number)}: {os.strerror(number)}); mount it with: "
-                f"sudo mount -t tracefs nodev {place}",
+                "tracepoints need tracefs, which is not mounted, and mounting it failed "
+                f"({errno.errorcode.get(number, number)}: {os.strerror(number)})",
+                hint=privileges.as_root("mount", "-t", "tracefs", "nodev", place),
             ) from error
     return Path(place)
 
@@ -79,8 +80,8 @@ def _unreadable(place: str | Path) -> KernelRefused:
     # The files are 0440 since Linux 5.16 (49d67e445742), so mode=755 is no cure, a group is.
     return KernelRefused(
         errno.EACCES,
-        f"tracepoints are described below {place}, which this user may not read; allow it with: "
-        f"sudo mount -o remount,gid={os.getgid()},mode=750 {place}",
+        f"tracepoints are described below {place}, which this user may not read",
+        hint=privileges.as_root("mount", "-o", f"remount,gid={os.getgid()},mode=750", str(place)),
     )
 
 

@@ -12,7 +12,7 @@ from perfkeep.abi.perf_event import Attr
 from perfkeep.cli import doctor, doctor_instance
 from perfkeep.cli.finding import Finding, Verdict
 from perfkeep.cli.main import main
-from perfkeep.kernel import syscalls, tracefs
+from perfkeep.kernel import privileges, syscalls, tracefs
 from perfkeep.wire import instance
 
 
@@ -21,7 +21,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int, seccomp: str) -> None:
         raise OSError(number, "no")
 
     monkeypatch.setattr(syscalls, "perf_event_open", perf_event_open)
-    monkeypatch.setattr(doctor, "_status", {"Seccomp": seccomp, "CapEff": "0"}.__getitem__)
+    status = {"Seccomp": seccomp, "CapEff": "0", "CapBnd": f"{1 << 38:x}"}
+    monkeypatch.setattr(privileges, "status", status.__getitem__)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
@@ -41,7 +42,10 @@ def test_a_setting_that_refuses_events_comes_with_the_command_and_nothing_else(
     refuse(monkeypatch, errno.EACCES, seccomp)
     got = doctor._whole_machine()
     assert got.verdict == "warn" and "kernel.perf_event_paranoid = " in got.found
-    assert got.cure == "sudo sysctl kernel.perf_event_paranoid=-1"
+    assert f"cap_perfmon=ep {privileges.LAUNCHER}" in got.cure
+    share, everybody = got.others
+    assert "start NAME -e EVENT --group" in share
+    assert everybody == "sysctl kernel.perf_event_paranoid=0"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,9 @@ def test_paranoid_is_explained_for_who_asks(
     monkeypatch: pytest.MonkeyPatch, value: str, capabilities: int, verdict: str, says: str
 ) -> None:
     monkeypatch.setattr(doctor, "read", lambda path: value)
-    monkeypatch.setattr(doctor, "_status", lambda field: f"{capabilities:x}")
+    monkeypatch.setattr(
+        privileges, "status", lambda field: f"{capabilities if field == 'CapEff' else 1 << 38:x}"
+    )
     got = doctor._paranoid()
     assert got.verdict == verdict and says in got.found
     assert bool(got.cure) == (verdict == "warn")
@@ -74,7 +80,7 @@ def test_tracefs_that_may_not_be_read_has_a_cure_that_opens_it(
         raise tracefs._unreadable("/sys/kernel/tracing")
 
     monkeypatch.setattr(tracefs, "root", root)
-    assert doctor._tracefs().cure.startswith("sudo mount -o remount,gid=")
+    assert doctor._tracefs().cure.startswith("mount -o remount,gid=")
 
 
 def test_a_file_where_the_socket_should_be_is_found_and_left_alone(
@@ -136,7 +142,7 @@ def test_what_exec_can_do_here_is_said(
 ) -> None:
     texts = {"actions_avail": actions, "ptrace_scope": yama, "filesystems": "nodev overlay"}
     monkeypatch.setattr(doctor, "read", lambda path: texts[path.rpartition("/")[2]])
-    monkeypatch.setattr(doctor, "_have", list)
+    monkeypatch.setattr(privileges, "held", frozenset)
     monkeypatch.setattr("os.geteuid", lambda: uid)
     got = doctor._programs()
     assert got.verdict == verdict and says in got.found
