@@ -160,6 +160,7 @@ class Data:
                 one.attr,
                 one.all_ids,
                 one.tracepoint[3] if one.tracepoint else "",
+                ":".join(one.tracepoint[:2]) if one.tracepoint else "",
             )
             for one in file.events
         ]

@@ -53,11 +53,12 @@ def trace(data: Data, event: str | None = None) -> Iterator[bytes]:
     yield from perfetto.head(facts(data), threads, (first, wall))
     instants, sequence = perfetto.Instants(), 1
     for table_name, table in named.items():
-        name = table.kind.name.rpartition(":")[2]
+        system, _, name = table.kind.tracepoint.partition(":")
         columns = set(table.names)
-        if name == "sched_switch" and columns >= _SWITCH | {"cpu"}:
+        scheduler = system == "sched"
+        if scheduler and name == "sched_switch" and columns >= _SWITCH | {"cpu"}:
             yield from perfetto.ftrace(_each(table, _switches))
-        elif name in perfetto.WAKEUPS and columns >= _WAKEUP | {"cpu"}:
+        elif scheduler and name in perfetto.WAKEUPS and columns >= _WAKEUP | {"cpu"}:
             yield from perfetto.ftrace(_each(table, partial(_wakeups, name)))
         elif (
             table.kind.attr.type != Type.TRACEPOINT

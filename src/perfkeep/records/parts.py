@@ -51,12 +51,14 @@ class Kind(NamedTuple):
     Attributes:
         ids: the kernel's; none: nothing tells its samples from others', so it is the only one.
         format: what tracefs says of a tracepoint's fields, or "".
+        tracepoint: "sched:sched_switch", whatever the event is called; "": it is none, or not known.
     """
 
     name: str
     attr: Attr
     ids: Sequence[int]
     format: str
+    tracepoint: str = ""
 
 
 class SamplePart(NamedTuple):

@@ -56,14 +56,17 @@ def raw(name: str, time: int, tid: int, form: str, *values: Any) -> bytes:
 def data_of(*records: bytes) -> Data:
     events = []
     for at, (name, (one, form)) in enumerate(EVENTS.items()):
-        point = ("s", name, at, form) if form else None
+        system, _, plain = name.partition(":")
+        point = (system, plain, at, form) if form else None
         attr = one.attr
         if form:
             attr = type(attr)(
                 type=Type.TRACEPOINT, sample_type=attr.sample_type, sample_period=1,
                 flags=Flag.SAMPLE_ID_ALL,
             )  # fmt: skip
-        events.append(EventDesc(name, attr, {0: [one.id]}, point))
+        # What an event is called need not be what its tracepoint is.
+        shown = f"{name}:k" if system == "sched" else name
+        events.append(EventDesc(shown, attr, {0: [one.id]}, point))
     features: dict[Feature | int, memoryview] = {
         Feature.CLOCK_DATA: memoryview(struct.pack("=IIQQ", 1, 1, 10**18, 0))
     }
