@@ -133,10 +133,9 @@ def run(options: argparse.Namespace) -> int:
 
     data = parsed(options.source)
     sources = [Source(one.name, one.attr, one.all_ids) for one in data.events]
-    records = list(data.records())
-    for text in data.complaints(sum(len(record) for _, record in records)):
+    for text in data.complaints(data.end):
         say(text)
-    rows = table(sources, records, options.samples)
+    rows = table(sources, data.records(), options.samples)
     columns = [
         number
         for number, source in enumerate(sources)

@@ -219,7 +219,7 @@ def decode(data: memoryview, kinds: Sequence[Kind]) -> Decoded:
     pairs = sorted((id, at) for at, kind in enumerate(kinds) for id in kind.ids)
     ids = np.array([id for id, _ in pairs], "u8")
     numbers = np.array([at for _, at in pairs], "u4")
-    one = place is None or (len(kinds) == 1 and not pairs)
+    one = writers.only is not None and (place is None or not pairs)
     end, lost, found = records.split(
         data, 0, len(data), -1 if one or place is None else place,
         ids.tobytes(), numbers.tobytes(), len(kinds),

@@ -69,6 +69,10 @@ class Layout:
                 if (offset := trailer_at(kinds, field)) is not None
             }
         self._id_field = id_field(kinds)
+        self._task_at = self._fixed.get(Sample.TID)
+        self._period_at = self._fixed.get(Sample.PERIOD)
+        constant = constant_period(attr)
+        self._constant_period = 1 if constant is None else constant
 
     def _word(self, record: memoryview | bytes, field: Sample) -> int | None:
         type, _, size = _HEADER.unpack_from(record)
@@ -96,14 +100,16 @@ class Layout:
 
     def pid(self, record: memoryview | bytes) -> int | None:
         """The process in which a sample was taken."""
-        at = self._fixed.get(Sample.TID)
+        at = self._task_at
         return None if at is None or at + 8 > len(record) else _TWO.unpack_from(record, at)[0]
 
     def period(self, record: memoryview | bytes) -> int:
         """The number of events a sample stands for; 1 where neither record nor attr says."""
-        period = self._word(record, Sample.PERIOD)
-        period = constant_period(self.attr) if period is None else period
-        return 1 if period is None else period
+        at = self._period_at
+        if at is None or at + 8 > len(record):
+            return self._constant_period
+        period: int = _WORD.unpack_from(record, at)[0]
+        return period
 
     def decode(self, record: memoryview | bytes) -> SampleRecord:
         """One whole PERF_RECORD_SAMPLE.
@@ -138,7 +144,7 @@ class Layout:
 
     def tid(self, record: memoryview | bytes) -> int | None:
         """The thread in which a sample was taken."""
-        at = self._fixed.get(Sample.TID)
+        at = self._task_at
         return None if at is None or at + 8 > len(record) else _TWO.unpack_from(record, at)[1]
 
     def counts(self, record: memoryview | bytes) -> list[tuple[int, int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from perfkeep.records.groups import carries_counts, parts
 from perfkeep.records.writers import Writers
 
 _TWO = struct.Struct("=II")
+# Plain numbers, which are compared faster.
+_SAMPLE, _TASKS = int(Record.SAMPLE), (int(Record.COMM), int(Record.FORK))
 
 
 class Source(NamedTuple):
@@ -52,32 +55,37 @@ def table(
     known = list(sources)
     writers = Writers((source.attr, source.ids) for source in known)
     tasks = _Names()
-    counts: dict[int, Counter[int]] = {}
-    weights: dict[int, Counter[int]] = {}
+    # By process, for each source.
+    counts: list[defaultdict[int, int]] = [defaultdict(int) for _ in known]
+    weights: list[defaultdict[int, int]] = [defaultdict(int) for _ in known]
+    counting = [carries_counts(source.attr) for source in known]
     counted: list[memoryview] = []
-
-    def add(number: int, process: int | None, period: int) -> None:
-        if process is not None:
-            counts.setdefault(process, Counter())[number] += 1
-            weights.setdefault(process, Counter())[number] += 1 if count_samples else period
-
     for kind, record in found:
-        if kind in (Record.COMM, Record.FORK):
-            layout = writers.layout(record)
-            tasks.add(kind, record, layout.time(record) if layout else None)
-        elif kind == Record.SAMPLE and (number := writers.of(record)) is not None:
-            layout = writers.layouts[number]
-            if carries_counts(layout.attr):
+        if kind == _SAMPLE:
+            number = writers.of_sample(record)
+            if number is None:
+                continue
+            if counting[number]:
                 counted.append(record)
-            else:
-                add(number, layout.pid(record), layout.period(record))
+                continue
+            layout = writers.layouts[number]
+            process = layout.pid(record)
+            if process is not None:
+                counts[number][process] += 1
+                weights[number][process] += layout.period(record)
+        elif kind in _TASKS:
+            task_layout = writers.layout(record)
+            tasks.add(kind, record, task_layout.time(record) if task_layout else None)
     for part in parts(enumerate(counted), writers)[0]:
-        add(part.event, writers.layouts[part.writer].pid(counted[part.offset]), part.period)
+        process = writers.layouts[part.writer].pid(counted[part.offset])
+        if process is not None:
+            counts[part.event][process] += 1
+            weights[part.event][process] += part.period
     tasks.settle()
-    shares = _shares(known, weights)
+    shares = _shares(known, counts if count_samples else weights)
     rows = [
-        Row(tasks.called(pid), pid, [own[at] for at in range(len(known))], shares.get(pid))
-        for pid, own in counts.items()
+        Row(tasks.called(pid), pid, [own.get(pid, 0) for own in counts], shares.get(pid))
+        for pid in dict.fromkeys(chain.from_iterable(counts))
     ]
     return sorted(rows, key=lambda row: (-(row.share or 0), -sum(row.samples)))
 
@@ -115,12 +123,13 @@ class _Names:
         return self._names.get(ancestor, f":{pid}")
 
 
-def _shares(sources: list[Source], weights: dict[int, Counter[int]]) -> dict[int, float]:
+def _shares(sources: list[Source], weights: Sequence[Mapping[int, int]]) -> dict[int, float]:
     """Shares of CPU time by process: of ns where clocks have samples, otherwise of cycles."""
     clocks = {number for number, source in enumerate(sources) if source.attr.is_clock}
     others = {number for number, source in enumerate(sources) if source.attr.shows_cpu_time}
+    pids = list(dict.fromkeys(chain.from_iterable(weights)))
     for numbers in (clocks, others - clocks):
-        times = {pid: sum(own[number] for number in numbers) for pid, own in weights.items()}
+        times = {pid: sum(weights[number].get(pid, 0) for number in numbers) for pid in pids}
         if total := sum(times.values()):
             return {pid: time / total for pid, time in times.items()}
     return {}

@@ -15,6 +15,7 @@ from perfkeep.abi.records import Record, sample_id_at, trailer_id_at
 from perfkeep.records.sample import Layout
 
 _HEADER = struct.Struct("=IHH")
+_SAMPLE = int(Record.SAMPLE)
 _WORD = struct.Struct("=Q")
 
 
@@ -55,13 +56,10 @@ class Writers:
 
         Records that perf or perfkeep made up carry the id 0 in a trailer of the first event.
         """
+        if _HEADER.unpack_from(record)[0] == _SAMPLE:
+            return self.of_sample(record)
         if len(self.layouts) == 1 and not self._numbers:
             return 0
-        if _HEADER.unpack_from(record)[0] == Record.SAMPLE:
-            place = self._sample_id_at
-            if place is None:
-                return self.only
-            return self._numbers.get(_word(record, place))
         for place in self._trailer_places:
             number = self._numbers.get(_word(record, len(record) + place))
             if number is not None and self._trailer_id_at[number] == place:
@@ -70,6 +68,15 @@ class Writers:
         if first is None:
             return 0 if self.layouts else None
         return 0 if _word(record, len(record) + first) == 0 else None
+
+    def of_sample(self, record: memoryview | bytes) -> int | None:
+        """The same of a record that is a sample."""
+        place = self._sample_id_at
+        if place is None or not self._numbers:
+            return self.only
+        if place + 8 > len(record):
+            return None
+        return self._numbers.get(_WORD.unpack_from(record, place)[0])
 
     def event(self, id: int) -> int | None:
         """The number of the event with an id; None: no known one."""

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from perfkeep import records
 from perfkeep.abi.event_names import recorded_name
 from perfkeep.abi.perf_data import HEADER, MAGIC, MAGIC_SWAPPED, SECTION, Feature
 from perfkeep.abi.perf_event import ATTR_SIZE_VER0, Attr, Type
@@ -55,6 +56,12 @@ class PerfData:
                 return
             yield kind, data[at : at + size]
             at += size
+
+    @property
+    def end(self) -> int:
+        """Behind the last whole record of the data."""
+        end, _, _ = records.split(self.data, 0, len(self.data), -1, b"", b"", 0)
+        return end
 
     def complaints(self, end: int) -> list[str]:
         """What of the file could not be read, a sentence each.
