@@ -43,6 +43,8 @@ def main() -> None:
         os.set_inheritable(number, False)
     os.chdir("/")
     os.umask(0o077)
+    # Ctrl-C in the foreground: from when there is a loop that can end in good order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Children (keepers) are reaped by the kernel.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with open("/proc/self/comm", "w") as comm:

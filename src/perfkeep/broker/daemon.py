@@ -135,8 +135,8 @@ class Daemon:
         """Serve until told to end, or until nobody needs us."""
         signal.set_wakeup_fd(self.service.wake_fd, warn_on_full_buffer=False)
         unmapped.wake_fd = self.service.wake_fd
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "ended", True))
-        signal.signal(signal.SIGHUP, lambda *_: setattr(self, "reload", True))
+        for number, flag in (("SIGTERM", "ended"), ("SIGINT", "ended"), ("SIGHUP", "reload")):
+            signal.signal(signal.Signals[number], lambda *_, flag=flag: setattr(self, flag, True))
         held = recover(self.recordings.keeper, self.recordings.registry)
         self._watch_keeper()
         self._watch_cpus(held)

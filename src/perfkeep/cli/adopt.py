@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, print_made, raise_fd_limit, recording_name, say
+from perfkeep.cli.common import add_events, new_recording_name, print_made, raise_fd_limit, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pid", metavar="PID", type=int, help="of the process, a perf record say")
     parser.add_argument(
-        "--name", type=recording_name, help="by which it is found again; its id unless given"
+        "--name", type=new_recording_name, help="by which it is found again; its id unless given"
     )
     add_events(parser, filters=False)
 

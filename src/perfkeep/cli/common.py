@@ -85,6 +85,22 @@ def recording_name(text: str) -> str:
     return text
 
 
+def new_recording_name(text: str) -> str:
+    """A name for a recording that is about to be made.
+
+    Raises:
+        UsageError: no recording can be called that.
+    """
+    from perfkeep.broker.registry import check_name
+    from perfkeep.errors import BrokerError, UsageError
+
+    try:
+        check_name(text)
+    except BrokerError as error:
+        raise UsageError(str(error)) from error
+    return text
+
+
 def mode(text: str) -> int:
     """ "0640" as chmod takes it.
 

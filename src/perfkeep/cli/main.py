@@ -130,16 +130,18 @@ def _joined(words: Sequence[str]) -> list[str]:
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_formatter, **options)
+        #: The verbs' own parsers, by name.
+        self.verbs: dict[str, argparse.ArgumentParser] = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         return super().parse_known_args(None if args is None else _joined(args), namespace)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: {message}\n")
+        self.exit(USAGE, f"perfkeep: {message}\n")
 
 
-def parser(only: str | None = None) -> argparse.ArgumentParser:
+def parser(only: str | None = None) -> _Parser:
     """The whole command line's parser.
 
     Args:
@@ -155,6 +157,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, (module, words) in VERBS.items():
         one = verbs.add_parser(verb, help=words, description=words[0].upper() + words[1:] + ".")
+        top.verbs[verb] = one
         if only is None or verb == only:
             importlib.import_module(f"perfkeep.cli.{module}").add_arguments(one)
             if verb in TALK:
@@ -162,9 +165,24 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     return top
 
 
+def _verb(arguments: Sequence[str]) -> str | None:
+    """The verb of a command line, if it names one."""
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    return word if word in VERBS else None
+
+
+def _usage(arguments: Sequence[str]) -> str:
+    """Usage of the verb of a command line, or of the command."""
+    verb = _verb(arguments)
+    top = parser(verb)
+    return (top if verb is None else top.verbs[verb]).format_usage()
+
+
 def _run(arguments: Sequence[str]) -> int:
-    verb = next((word for word in arguments if not word.startswith("-")), None)
-    options = parser(verb if verb in VERBS else None).parse_args(arguments)
+    top = parser(_verb(arguments))
+    options, unknown = top.parse_known_args(arguments)
+    if unknown:  # argparse itself would print the usage of the command
+        top.verbs[options.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
     module = importlib.import_module(f"perfkeep.cli.{VERBS[options.verb][0]}")
     if getattr(options, "system", False):
         # For the whole process, as everything that it does concerns one instance.
@@ -191,8 +209,11 @@ def _open_streams() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code; see the top of this file."""
     _open_streams()
+    # Names of files and tasks may be anything, and a locale may have ASCII only: "?" for the rest.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
+        code = _run(words)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -215,6 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return FAILED
     except OSError as error:
+        if isinstance(error, UsageError):
+            sys.stderr.write(_usage(words))
         print(f"perfkeep: {_words(error)}", file=sys.stderr)
         if isinstance(error, PerfkeepError) and error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)

@@ -83,8 +83,6 @@ def text_of(data: Data, wanted: Wanted, json: bool) -> Iterator[str]:
 
     for text in data.complaints():
         say(text)
-    # Comms may be anything; what cannot be encoded is shown as "?".
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     return objects(data, wanted) if json else lines(data, wanted)
 
 

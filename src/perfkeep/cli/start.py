@@ -9,16 +9,16 @@ from perfkeep.cli.common import (
     add_events,
     mode,
     need_events,
+    new_recording_name,
     print_made,
     raise_fd_limit,
-    recording_name,
     say,
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", metavar="NAME", type=recording_name, help="by which it is found again"
+        "name", metavar="NAME", type=new_recording_name, help="by which it is found again"
     )
     add_events(parser)
     parser.add_argument("-C", "--cpu", metavar="CPUS", help="only these CPUs: 0-3,5")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+
 
 def spawn(
     command: list[str],
@@ -13,6 +15,9 @@ def spawn(
     python: str | None = None,
 ) -> int:
     """posix_spawn(3) of this Python, or of another, with `command` as its arguments; gives the pid.
+
+    It is in a process group of its own: what a terminal sends its foreground group on Ctrl-C is for
+    the process that a person started.
 
     Args:
         log: a file that standard output and error are appended to, with no standard input;
@@ -25,10 +30,10 @@ def spawn(
     if log is not None:
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
+            (os.POSIX_SPAWN_OPEN, 1, log, _APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
     # To itself: no longer closed on exec, in the new process alone (glibc since 2.29, musl).
     actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in keep]
     python = python or sys.executable
-    return os.posix_spawn(python, [python, *command], os.environ, file_actions=actions)
+    return os.posix_spawn(python, [python, *command], os.environ, file_actions=actions, setpgroup=0)
