@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 _NOTE = struct.Struct("=III")
 _NT_GNU_BUILD_ID = 3
 _PT_NOTE = 4
+_SHT_NOTE = 7
 _MOST_NOTES = 1 << 16
-# Of one program header; the kernel takes 56 or 32 only.
+# Of one program or section header.
 _MOST_SIZE = 256
 
 _known: dict[tuple[int, int, int, int], bytes | None] = {}
@@ -63,33 +65,69 @@ def of_bytes(data: bytes) -> bytes | None:
 def _find(read: Callable[[int, int], bytes]) -> bytes | None:
     """
     Args:
-        read: gives so many bytes from there on, or fewer where the file ends.
+        read: gives so many bytes from an offset on, or fewer where the file ends.
     """
     head = read(4096, 0)
     if len(head) < 64 or head[:4] != b"\x7fELF" or head[5] not in (1, 2):
         return None
-    order, wide = "<" if head[5] == 1 else ">", head[4] == 2
-    if wide:
-        (phoff,) = struct.unpack_from(order + "Q", head, 32)
-        size, count = struct.unpack_from(order + "HH", head, 54)
-    else:
-        (phoff,) = struct.unpack_from(order + "I", head, 28)
-        size, count = struct.unpack_from(order + "HH", head, 42)
-    if not (56 if wide else 32) <= size <= _MOST_SIZE:
-        return None
-    table = read(size * count, phoff)
-    if len(table) < size * count:
-        return None
-    for at in range(0, size * count, size):
-        if struct.unpack_from(order + "I", table, at)[0] != _PT_NOTE:
-            continue
-        if wide:
-            (offset,) = struct.unpack_from(order + "Q", table, at + 8)
-            (length,) = struct.unpack_from(order + "Q", table, at + 32)
-        else:
-            (offset,) = struct.unpack_from(order + "I", table, at + 4)
-            (length,) = struct.unpack_from(order + "I", table, at + 16)
-        found = in_notes(read(min(length, _MOST_NOTES), offset))
-        if found:
-            return found
+    order = "<" if head[5] == 1 else ">"
+    # A program that was stripped of its sections has segments; code that `perf inject --jit`
+    # writes has sections only.
+    for headers in _HEADERS[head[4] == 2]:
+        for offset, length in headers.notes(head, order, read):
+            found = in_notes(read(min(length, _MOST_NOTES), offset))
+            if found:
+                return found
     return None
+
+
+class _Headers(NamedTuple):
+    """Program or section headers of one ELF class.
+
+    Attributes:
+        at: where the ELF header has their offset.
+        word: struct's letter for an offset.
+        size_at: where it has the size of one and their number.
+        least: bytes of one.
+        type_at, offset_at, length_at: within one.
+        note: the type of those that hold notes.
+    """
+
+    at: int
+    word: str
+    size_at: int
+    least: int
+    type_at: int
+    offset_at: int
+    length_at: int
+    note: int
+
+    def notes(
+        self, head: bytes, order: str, read: Callable[[int, int], bytes]
+    ) -> Iterator[tuple[int, int]]:
+        """(offset, length) of each piece of notes."""
+        (table_at,) = struct.unpack_from(order + self.word, head, self.at)
+        size, count = struct.unpack_from(order + "HH", head, self.size_at)
+        if not self.least <= size <= _MOST_SIZE:
+            return
+        table = read(size * count, table_at)
+        if len(table) < size * count:
+            return
+        for at in range(0, size * count, size):
+            if struct.unpack_from(order + "I", table, at + self.type_at)[0] == self.note:
+                (offset,) = struct.unpack_from(order + self.word, table, at + self.offset_at)
+                (length,) = struct.unpack_from(order + self.word, table, at + self.length_at)
+                yield offset, length
+
+
+#: Elf32_Ehdr, Elf32_Phdr and Elf32_Shdr; and the same of 64 bits.
+_HEADERS = (
+    (
+        _Headers(28, "I", 42, 32, 0, 4, 16, _PT_NOTE),
+        _Headers(32, "I", 46, 40, 4, 16, 20, _SHT_NOTE),
+    ),
+    (
+        _Headers(32, "Q", 54, 56, 0, 8, 32, _PT_NOTE),
+        _Headers(40, "Q", 58, 64, 4, 24, 32, _SHT_NOTE),
+    ),
+)

@@ -30,6 +30,23 @@ def test_the_note_of_the_linker_is_found_among_others(tmp_path: Path) -> None:
     assert build_id.of_file(bytes(tmp_path / "x")) == bytes(range(20))
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_note_in_a_section_only_is_found_as_perf_inject_writes_it(wide: bool) -> None:
+    order = 1 if sys.byteorder == "little" else 2
+    header = b"\x7fELF" + bytes([2 if wide else 1, order, 1]) + bytes(9)
+    if wide:
+        header += struct.pack("=HHIQQQIHHHHHH", 3, 62, 1, 0, 0, 64, 0, 64, 0, 0, 64, 2, 0)
+        empty, layout = bytes(64), "=IIQQQQIIQQ"
+    else:
+        header += struct.pack("=HHIIIIIHHHHHH", 3, 3, 1, 0, 0, 64, 0, 52, 0, 0, 40, 2, 0) + bytes(
+            12
+        )
+        empty, layout = bytes(40), "=IIIIIIIIII"
+    notes_at = 64 + 2 * len(empty)
+    notes = struct.pack(layout, 1, 7, 2, 0, notes_at, len(NOTE), 0, 0, 4, 0)
+    assert build_id.of_bytes(header + empty + notes + NOTE) == bytes(range(20))
+
+
 def test_a_file_that_is_replaced_gets_its_new_id(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(elf(NOTE))
