@@ -81,8 +81,9 @@ def test_a_name_full_of_brackets_and_blanks_is_one_name() -> None:
         assert found.mappings
 
 
-def test_a_mapping_whose_file_was_deleted_keeps_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "code"
+@pytest.mark.parametrize("name", ["code", "new\nline", "back\\012slash", "x (deleted)"])
+def test_a_mapping_has_the_path_that_the_kernel_records(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     program = (
         "import mmap, os\n"
         f"fd = os.open({str(path)!r}, os.O_RDWR | os.O_CREAT, 0o700)\n"
@@ -93,7 +94,7 @@ def test_a_mapping_whose_file_was_deleted_keeps_its_name(tmp_path: Path) -> None
     with child(program) as started:
         found = procfs.process(started.pid)
         assert found is not None
-        (code,) = [m for m in found.mappings if m.path == bytes(path)]
+        (code,) = [m for m in found.mappings if m.path == bytes(path) + b" (deleted)"]
         assert code.shared and (code.length, code.offset) == (4096, 0)
         assert code.protection == mmap.PROT_READ | mmap.PROT_EXEC
 

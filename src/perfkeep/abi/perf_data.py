@@ -57,3 +57,5 @@ class Feature(enum.IntEnum):
     CLOCK_DATA = 29
     HYBRID_TOPOLOGY = 30
     HYBRID_CPU_PMU_CAPS = 31
+    #: Ours: /proc/sys/kernel/random/boot_id, a string. perf passes over what it does not know.
+    BOOT_ID = 255

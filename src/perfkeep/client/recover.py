@@ -170,6 +170,10 @@ def _host(spilled: Spilled) -> procfs.Host:
     newest = max((one.slot for one in spilled.rings.values()), key=lambda slot: slot.monotonic_ns)
     return replace(
         now,
+        boot_id=spilled.meta.boot_id,
+        release="",
+        kernel_text=0,
+        kernel_notes=b"",
         processes=[],
         modules=[],
         monotonic_ns=newest.monotonic_ns,

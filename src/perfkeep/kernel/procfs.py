@@ -73,6 +73,7 @@ class Host:
     monotonic_ns: int
     realtime_ns: int
     processes: list[Process] = field(default_factory=list)
+    boot_id: str = ""
 
 
 def _read(path: str) -> bytes:
@@ -110,10 +111,22 @@ def _mappings(pid: int) -> list[Mapping]:
                 int(inode),
                 protection,
                 flags[3:4] == b"s",
-                path.removesuffix(b" (deleted)") or b"//anon",
+                _path(pid, first, last, path),
             )
         )
     return found
+
+
+def _path(pid: int, first: int, last: int, shown: bytes) -> bytes:
+    """A mapping's path as PERF_RECORD_MMAP2 has it. /proc/PID/maps shows a line feed as \\012, which may
+    be part of a name as well; the link in map_files has the name itself.
+    """
+    if b"\\012" not in shown:
+        return shown or b"//anon"
+    try:
+        return os.readlink(b"/proc/%d/map_files/%x-%x" % (pid, first, last))
+    except OSError:
+        return shown.replace(b"\\012", b"\n")
 
 
 # Fields of /proc/PID/stat behind the command, from 0: proc_pid_stat(5) counts from 3.
@@ -213,4 +226,5 @@ def scan(of: Iterable[int] | None = None) -> Host:
         monotonic_ns=time.clock_gettime_ns(time.CLOCK_MONOTONIC),
         realtime_ns=time.clock_gettime_ns(time.CLOCK_REALTIME),
         processes=[one for one in found if one is not None],
+        boot_id=_maybe("/proc/sys/kernel/random/boot_id").decode().strip(),
     )

@@ -102,6 +102,8 @@ def sections(
         Feature.CMDLINE: struct.pack("=I", len(command)) + b"".join(map(string, command)),
         Feature.EVENT_DESC: event_desc(events),
     }
+    if host.boot_id:
+        found[Feature.BOOT_ID] = string(host.boot_id)
     if all(_is_monotonic(event.attr) for event in events):
         found[Feature.CLOCKID] = struct.pack("=Q", 1)  # its resolution in ns
         found[Feature.CLOCK_DATA] = struct.pack(

@@ -7,6 +7,7 @@ perf sorts what it reads by time, so rings are written as they come.
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
@@ -57,8 +58,8 @@ def _write_features(out: BinaryIO, found: dict[Feature, bytes]) -> bytes:
         bodies.append(data)
         at += len(data)
     out.write(b"".join(table + bodies))
-    # An array of unsigned longs, each in the machine's order; the numbers are below 64.
-    return bits.to_bytes(8, sys.byteorder).ljust(32, b"\0")
+    # An array of unsigned longs, each in the machine's order.
+    return struct.pack("=4Q", *(bits >> shift & 2**64 - 1 for shift in range(0, 256, 64)))
 
 
 def write_snapshot(
