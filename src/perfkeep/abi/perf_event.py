@@ -113,8 +113,9 @@ class Sample(_Bits):
 
 
 class Branch(_Bits):
-    """branch_sample_type: PERF_SAMPLE_BRANCH_*, those that change a record's layout."""
+    """branch_sample_type: PERF_SAMPLE_BRANCH_*, those that change what a record has."""
 
+    CALL_STACK = 1 << 11
     HW_INDEX = 1 << 17
     COUNTERS = 1 << 19
 
@@ -185,6 +186,7 @@ _PRECISE_SHIFT = 15
 #: enum perf_callchain_context
 PERF_CONTEXT_KERNEL = 2**64 - 128
 PERF_CONTEXT_USER = 2**64 - 512
+PERF_CONTEXT_USER_DEFERRED = 2**64 - 640
 PERF_CONTEXT_MAX = 2**64 - 4095
 
 

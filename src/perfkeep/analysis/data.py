@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import re
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
+from perfkeep.analysis.chains import unread_stacks
 from perfkeep.analysis.table_names import table_names
 from perfkeep.errors import DataError, UsageError
 from perfkeep.formats.perf_data.coverage import Clock
@@ -97,22 +97,14 @@ class _Context:
 
     @cached_property
     def symbolizer(self) -> Symbolizer:
-        from perfkeep.analysis.mappings import Mappings
-        from perfkeep.analysis.symbolize import Symbolizer
-        from perfkeep.formats.perf_data.build_ids import build_ids
-        from perfkeep.symbols.table import from_kallsyms
+        from perfkeep.analysis.naming import symbolizer
 
-        mappings = Mappings(self.told)
-        kernel = None
-        # The kernel lies elsewhere after each boot.
-        text = self._kallsyms()
-        if mappings.kernel_text in _text_of(text):
-            kernel = from_kallsyms(text)
-        section = self._file.features.get(Feature.BUILD_ID)
-        return Symbolizer(mappings, kernel, build_ids(section) if section is not None else {})
+        return symbolizer(self._file, self.told, self._kallsyms)
 
     def kernel_place(self, address: int, offset: bool) -> str:
-        found = self.symbolizer.place(0, address)
+        from perfkeep.analysis.mappings import KERNEL
+
+        found = self.symbolizer.place(KERNEL, address)
         if not found.name:
             return f"{address:#x}"
         return f"{found.name}+{found.offset:#x}" if offset else found.name
@@ -144,6 +136,7 @@ class Data:
         lost: samples that the kernel had no room for, by its own records.
         unknown: samples of events that the file does not know.
         unread_bytes: at the end, of no record.
+        remarks: what answers so far do not show, and why, a sentence each.
     """
 
     def __init__(self, file: PerfData, kallsyms: Callable[[], bytes] = bytes) -> None:
@@ -153,6 +146,7 @@ class Data:
                 is asked when functions are named, and not used where the file shows that it is not.
         """
         self.file = file
+        self.remarks: list[str] = []
         self._printers: dict[str, Printer | None] = {}
         kinds = [
             Kind(
@@ -190,6 +184,8 @@ class Data:
         for name, table in self.tables.items():
             if table.unread:
                 said.append(f"samples of {name} have fields that this version does not know")
+            if text := unread_stacks(name, table.kind.attr):
+                said.append(text)
         if self.malformed:
             said.append(f"{self.malformed:,} samples do not fit their records and are left out")
         if self.unknown:
@@ -198,6 +194,10 @@ class Data:
         if self.lost:
             said.append(f"{self.lost:,} samples were lost when they were recorded")
         return said
+
+    def remark(self, sentences: Iterable[str]) -> None:
+        """Add to `remarks` what is not there yet."""
+        self.remarks += [one for one in sentences if one not in self.remarks]
 
     # --- context ----------------------------------------------------------------------------------
 
@@ -335,15 +335,6 @@ class Data:
     def sql(self, query: str) -> Any:
         """What DuckDB says: a relation, with fetchall(), df(), pl(), write_parquet() …"""
         return self.connection.sql(query)
-
-
-def _text_of(kallsyms: bytes) -> set[int]:
-    """Where kallsyms says that the kernel begins."""
-    # By words of their own: looking for a pattern takes longer than reading the file.
-    words = (b" T _text\n", b" t _text\n", b" T _stext\n", b" t _stext\n")
-    places = (kallsyms.find(word) for word in words)
-    digits = (kallsyms[max(0, at - 16) : at] for at in places if at >= 0)
-    return {int(one, 16) for one in digits if re.fullmatch(rb"[0-9a-f]+", one)} - {0}
 
 
 def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:

@@ -37,6 +37,7 @@ def sampled(data: Data, name: str) -> Sampled:
         ([listed(rows, *one) for one in wanted], chains.numbers(rows)) for rows in table.batches()
     ]
     frames, functions = chains.frames()
+    data.remark(chains.remarks)
     # Different addresses of the same functions are one stack.
     stacks: dict[Frames, int] = {}
     codes = [stacks.setdefault(one, len(stacks)) for one in frames]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfkeep.analysis.symbolize import CONTEXTS, Place
-from perfkeep.records.cells import values
+from perfkeep.analysis import chains
+from perfkeep.analysis.symbolize import Place
+from perfkeep.records.cells import behind, values
 from perfkeep.records.columns import Rows, Table
 from perfkeep.records.print_format import Printer
 from perfkeep.records.print_values import Value
@@ -203,12 +205,9 @@ class Sample(Mapping[str, Value]):
     @property
     def callchain(self) -> list[Place]:
         """The functions that it was taken in, the innermost first."""
-        chain = self._context("callchain") or []
-        symbolizer = self._of.data.symbolizer
-        pid, time = self.pid, self.time
-        times = None if time is None else np.array([time])
-        (space,) = symbolizer.mappings.at(np.array([-1 if pid is None else pid]), times).tolist()
-        return [symbolizer.place(space, one) for one in chain if one < CONTEXTS]
+        data, at = self._of.data, slice(self._at, self._at + 1)
+        chains = frames(data, self._of.rows.part(at)) or ()
+        return [data.symbolizer.place(*frame) for chain in chains for frame in chain]
 
 
 def samples(data: Data, event: str | None = None) -> Iterator[Sample]:
@@ -231,11 +230,20 @@ def frames(data: Data, rows: Rows) -> list[list[tuple[int, int]]] | None:
     """(address space, address) of each frame of these samples, the innermost first; None: no call
     chains.
     """
-    chain = rows.get("callchain")
-    if chain is None or rows.get("pid") is None:
+    if rows.get("callchain") is None or rows.get("pid") is None:
         return None
-    spaces = data.symbolizer.mappings.of(rows).tolist()
-    return [
-        [(whose, address) for address in addresses if address < CONTEXTS]
-        for whose, addresses in zip(spaces, values(chain), strict=True)
-    ]
+    mappings = data.symbolizer.mappings
+    spaces, addresses, lengths = chains.frames(mappings, chains.recorded(mappings, rows))
+    pairs = list(zip(spaces.tolist(), addresses.tolist(), strict=True))
+    return [pairs[begin:end] for begin, end in pairwise(behind(lengths).tolist())]
+
+
+def places(data: Data, rows: Rows) -> list[tuple[int, int]]:
+    """(address space, address) of each of these samples, without its callers."""
+    mappings = data.symbolizer.mappings
+    column = rows.get("ip")
+    assert column is not None
+    one = np.ones(len(rows), "i8")
+    alone = chains.CallChains(column.values, one, mappings.of(rows), chains.modes(rows))
+    spaces, addresses, _ = chains.frames(mappings, alone)
+    return list(zip(spaces.tolist(), addresses.tolist(), strict=True))

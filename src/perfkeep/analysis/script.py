@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.abi.perf_event import Software, Type
-from perfkeep.analysis.samples import Chosen, choose, frames, in_order, printed
-from perfkeep.analysis.symbolize import KERNEL, Place, Symbolizer
+from perfkeep.analysis.chains import in_kernel
+from perfkeep.analysis.mappings import KERNEL
+from perfkeep.analysis.samples import Chosen, choose, frames, in_order, places, printed
+from perfkeep.analysis.symbolize import Place, Symbolizer
 from perfkeep.errors import UsageError
 from perfkeep.records.cells import Column, values
 from perfkeep.records.columns import Rows, Table
@@ -211,13 +213,16 @@ class _Lines:
             yield [f"{one:16x}" for one in values(_column(rows, "phys_addr"))]
 
     def _addresses(self, rows: Rows) -> list[str]:
-        found = values(_column(rows, "addr"))
+        column = _column(rows, "addr")
+        found = values(column)
         attr = self.kind.attr
         fault = attr.generic in _FAULTS
         if not fault or not self.fields & {"sym", "dso"} or "pid" not in self.has:
             return [f"{one:16x}" for one in found]
         symbolizer = self.data.symbolizer
-        spaces = symbolizer.mappings.of(rows).tolist()
+        mappings = symbolizer.mappings
+        of_kernel = in_kernel(mappings, column.values)
+        spaces = np.where(of_kernel, KERNEL, mappings.of(rows)).tolist()
         return [
             f"{one:16x}{self._named(symbolizer.place(space, one))}"
             for space, one in zip(spaces, found, strict=True)
@@ -227,13 +232,11 @@ class _Lines:
         chains = frames(self.data, rows) if self.chains else None
         if chains is not None:
             return ["\n" + "".join([self._place(*one, True) for one in chain]) for chain in chains]
-        spaces = self.data.symbolizer.mappings.of(rows).tolist()
-        found = values(_column(rows, "ip"))
-        return [f" {self._place(*one, False)}" for one in zip(spaces, found, strict=True)]
+        return [f" {self._place(*one, False)}" for one in places(self.data, rows)]
 
     def _place(self, space: int, address: int, of_chain: bool) -> str:
         """One frame; in a chain by its place in the file, as perf does it."""
-        key = (0 if address >= KERNEL else space, address, of_chain)
+        key = (space, address, of_chain)
         found = self.places.get(key)
         if found is None:
             place = self.data.symbolizer.place(space, address)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.abi.perf_event import Attr
-from perfkeep.analysis.symbolize import CONTEXTS, Function, Symbolizer
+from perfkeep.analysis import chains
+from perfkeep.analysis.symbolize import Function, Symbolizer
 from perfkeep.errors import UsageError
 from perfkeep.records.cells import behind, values
 from perfkeep.records.columns import Rows, Table
@@ -74,39 +75,47 @@ class Chains:
         if "pid" not in table.names or not {"callchain", "ip"} & set(table.names):
             raise UsageError(f"{table.kind.name} does not record where its samples were taken")
         self._symbolizer = symbolizer
-        self._chained = "callchain" in table.names
-        self._known: dict[tuple[int, bytes], int] = {}
+        self._known: dict[tuple[int, int, bytes], int] = {}
+        #: What is not as it looks, a sentence each; complete behind `frames`.
+        self.remarks: list[str] = []
 
     def numbers(self, rows: Rows) -> list[int]:
         """Of these samples' chains."""
-        found = rows.get("callchain" if self._chained else "ip")
-        assert found is not None
-        if found.offsets is None:
-            bounds = np.arange(0, 8 * len(found) + 1, 8).tolist()
-        else:
-            bounds = (8 * found.offsets).tolist()
-        whole, known = found.values.tobytes(), self._known
-        spaces = self._symbolizer.mappings.of(rows).tolist()
-        return [
-            known.setdefault((space, whole[at:end]), len(known))
-            for space, (at, end) in zip(spaces, pairwise(bounds), strict=True)
+        words, lengths, spaces, modes = chains.recorded(self._symbolizer.mappings, rows)
+        whole, known = words.tobytes(), self._known
+        bounds = pairwise((8 * behind(lengths)).tolist())
+        numbers = [
+            known.setdefault((space, mode, whole[begin:end]), len(known))
+            for space, mode, (begin, end) in zip(
+                spaces.tolist(), modes.tolist(), bounds, strict=True
+            )
         ]
+        return numbers
 
     def frames(self) -> tuple[list[Frames], list[Function]]:
         """Of each number the frames, from the outermost to the innermost, and the functions that these
         are numbered by; functions that were compiled into others are frames of their own.
         """
-        chains = [np.frombuffer(chain, "u8") for _, chain in self._known]
-        sizes = [len(one) for one in chains]
-        flat = np.concatenate([np.empty(0, "u8"), *chains])
-        spaces = np.repeat(np.array([space for space, _ in self._known], "i8"), sizes)
-        real = flat < np.uint64(CONTEXTS)
-        lengths, codes, functions = self._symbolizer.frames(spaces[real], flat[real])
-        bounds = behind(lengths)[np.append(0, np.cumsum(real))[behind(np.array(sizes, "i8"))]]
+        found = chains.frames(self._symbolizer.mappings, self._call_chains())
+        spaces, addresses, counts = found
+        lengths, codes, functions = self._symbolizer.frames(spaces, addresses)
+        bounds = behind(lengths)[behind(counts)]
         inner = codes[::-1].tolist()
         count = len(inner)
-        found = [tuple(inner[count - end : count - at]) for at, end in pairwise(bounds.tolist())]
-        return found, functions
+        stacks = [
+            tuple(inner[count - end : count - begin]) for begin, end in pairwise(bounds.tolist())
+        ]
+        self.remarks += self._symbolizer.remarks()
+        return stacks, functions
+
+    def _call_chains(self) -> chains.CallChains:
+        words = np.frombuffer(b"".join(words for _, _, words in self._known), "u8")
+        return chains.CallChains(
+            words,
+            np.array([len(words) // 8 for _, _, words in self._known], "i8"),
+            np.array([space for space, _, _ in self._known], "i8"),
+            np.array([mode for _, mode, _ in self._known], "i8"),
+        )
 
 
 def periods(rows: Rows) -> Ints:
@@ -165,18 +174,19 @@ def stacks(
     for group in by:
         if group not in GROUPS or group not in table.names:
             raise UsageError(f"{table.kind.name} says nothing of {group!r}")
-    chains, tally = Chains(table, data.symbolizer), _Tally()
+    call_chains, tally = Chains(table, data.symbolizer), _Tally()
     for rows in table.batches():
         columns = [values(column) for group in by if (column := rows.get(group)) is not None]
         keys = list(zip(*columns, strict=True)) or [()] * len(rows)
-        pairs = zip(keys, chains.numbers(rows), strict=True)
+        pairs = zip(keys, call_chains.numbers(rows), strict=True)
         weights = np.ones(len(rows)) if count_samples else periods(rows)
         tally.add(pairs, weights, _within(rows, *span))
-    frames, functions = chains.frames()
+    frames_of, functions = call_chains.frames()
+    data.remark(call_chains.remarks)
     found = Stacks(table.kind.name, table.kind.attr, functions, Counter(), Counter())
     for (key, number), samples, weight in tally.items():
-        found.samples[key, frames[number]] += samples
-        found.weights[key, frames[number]] += weight
+        found.samples[key, frames_of[number]] += samples
+        found.weights[key, frames_of[number]] += weight
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from perfkeep.cli.common import add_source, printable, say
 from perfkeep.cli.progress import Progress
-from perfkeep.cli.report import KEYS, add_samples, keys_of
+from perfkeep.cli.report import KEYS, add_samples, keys_of, say_remarks
 from perfkeep.cli.table import render
 from perfkeep.errors import UsageError
 
@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         _stacks(data, name, ["comm"] if options.flamegraph else keys, span, options.samples)
         for data, name, span in zip((before, after), names, spans, strict=True)
     ]
+    for data in (before, after)[: 1 + (after is not before)]:
+        say_remarks(data)
     if options.flamegraph:
         _draw(options.flamegraph, *found)
         return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from perfkeep.cli.common import add_source, printable, say
 from perfkeep.cli.progress import Progress, Watched
-from perfkeep.cli.report import add_samples
+from perfkeep.cli.report import add_samples, say_remarks
 from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         progress.stage(f"making {options.to}")
         asked = Asked(options.event, options.samples)
         FORMS[options.to](data, asked, cast(BinaryIO, Watched(out, progress)))
+    say_remarks(data)
     return 0
 
 

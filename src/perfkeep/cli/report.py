@@ -10,6 +10,7 @@ from perfkeep.cli.table import plain, render
 from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data
     from perfkeep.analysis.stacks import Stacks
 
 _KEYS = ("comm", "pid", "tid", "cpu", "sym", "dso")
@@ -62,6 +63,12 @@ def keys_of(text: str) -> list[str]:
     return keys
 
 
+def say_remarks(data: Data) -> None:
+    """Print what the answer does not show."""
+    for text in data.remarks:
+        say(plain(text))
+
+
 def _by(options: argparse.Namespace) -> int:
     """Shares by what was asked for: of the thing itself and, of functions, of all that they called."""
     from perfkeep.analysis.stacks import GROUPS, default_event, shares, stacks
@@ -74,6 +81,7 @@ def _by(options: argparse.Namespace) -> int:
     event = options.event or default_event(data)
     found = stacks(data, event, keys, count_samples=options.samples)
     rows = shares(found, [key for key in options.by if key not in GROUPS], keys)
+    say_remarks(data)
     total = sum(found.weights.values())
     print(summed(found, total, options.samples))
     whole = total or 1
@@ -108,6 +116,7 @@ def _tree(options: argparse.Namespace) -> int:
     event = options.event or default_event(data)
     found = stacks(data, event, keys, count_samples=options.samples)
     total = sum(found.weights.values())
+    say_remarks(data)
     rows = tree(found, 0.01)
     print(summed(found, total, options.samples))
     whole = total or 1

@@ -39,6 +39,15 @@ class Column:
     def __len__(self) -> int:
         return len(self.values) if self.offsets is None else len(self.offsets) - 1
 
+    def part(self, which: slice) -> Column:
+        """Some rows, one behind the other."""
+        if self.offsets is None:
+            return Column(self.name, self.form, self.values[which])
+        begin, end, _ = which.indices(len(self))
+        offsets = self.offsets[begin : end + 1]
+        values = self.values[offsets[0] : offsets[-1]]
+        return Column(self.name, self.form, values, offsets - offsets[0])
+
 
 def values(column: Column, at: slice = slice(None)) -> list[Any]:
     """Row by row, as Python has them."""

@@ -44,6 +44,10 @@ class Rows:
     def get(self, name: str) -> Column | None:
         return next((one for one in self.columns if one.name == name), None)
 
+    def part(self, which: slice) -> Rows:
+        """Some of them, one behind the other."""
+        return Rows([one.part(which) for one in self.columns], self.offsets[which])
+
 
 class Unaligned(DataError):
     """A record that does not begin at a word, as those of the kernel do."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from perfkeep.errors import DataError
 from perfkeep.symbols.build_id import of_file
 from perfkeep.symbols.debuginfod import fetch
+from perfkeep.symbols.identity import ANY, Identity, OtherFile, locate
 from perfkeep.symbols.lines import Lines, lines
 from perfkeep.symbols.table import SymbolTable
 
@@ -40,8 +41,8 @@ _CODE = (2, 10)
 _NO_TYPE = 0
 # By binding: of aliases a global one counts most, and a weak one least, as for perf.
 _RANKS = np.array([1, 2, 0, *[1] * 13], "u1")
-# SHF_EXECINSTR
-_CODE_FLAG = 4
+# SHF_ALLOC, SHF_EXECINSTR
+_ALLOCATED_FLAG, _CODE_FLAG = 2, 4
 _DWARF = ".debug_info"
 _MOST_PARTS = 1 << 16
 #: Where distributions put debug files.
@@ -69,11 +70,7 @@ class Image:
         """
         try:
             elf = _checked(file)
-            self._segments = [
-                (part["p_offset"], part["p_filesz"], part["p_vaddr"])
-                for part in elf.iter_segments()
-                if part["p_type"] == "PT_LOAD"
-            ]
+            self._segments = list(_loaded(elf))
             other = _checked(debug) if debug else elf
             more = _tables(other) if debug else ()
             has_dwarf = other.get_section_by_name(_DWARF) is not None
@@ -111,6 +108,20 @@ def _checked(file: BinaryIO) -> ELFFile:
     if max(elf.num_sections(), elf.num_segments()) > _MOST_PARTS:
         raise ValueError("too many sections")
     return elf
+
+
+def _loaded(elf: ELFFile) -> Iterator[tuple[int, int, int]]:
+    """(offset, size, address) of what is mapped: segments, or, where a file has sections only, as
+    `perf inject --jit` writes it, these.
+    """
+    if elf.num_segments():
+        for part in elf.iter_segments():
+            if part["p_type"] == "PT_LOAD":
+                yield part["p_offset"], part["p_filesz"], part["p_vaddr"]
+        return
+    for section in elf.iter_sections():
+        if section["sh_flags"] & _ALLOCATED_FLAG and section["sh_type"] != "SHT_NOBITS":
+            yield section["sh_offset"], section["sh_size"], section["sh_addr"]
 
 
 def _tables(elf: ELFFile) -> Iterator[tuple[Ints, bytes]]:
@@ -175,22 +186,25 @@ def debug_file(build_id: str) -> str:
     return f"{DEBUG}/.build-id/{build_id[:2]}/{build_id[2:]}.debug"
 
 
-def image(path: str, build_id: str = "") -> Image:
+def image(path: str, identity: Identity = ANY) -> Image:
     """
     Args:
-        build_id: in hex; "": whatever lies there is taken.
+        path: as the kernel has it, with " (deleted)" behind a file that was unlinked.
+        identity: of the file that is meant.
 
     Raises:
-        DataError: no ELF file, a broken one, or another build than the one that is meant.
+        OtherFile: another file than the one that is meant lies there.
+        DataError: no ELF file, or a broken one.
         OSError: it cannot be read.
     """
+    build_id = identity.build_id
+    try:
+        path = locate(path, identity)
+    except (OSError, OtherFile):
+        path = fetch("executable", build_id) if build_id else ""
+        if not path:
+            raise
     there = of_file(os.fsencode(path))
-    if build_id and (there is None or there.hex() != build_id):
-        # It was replaced since, or is not here.
-        fetched = fetch("executable", build_id)
-        if not fetched:
-            raise DataError(f"{path} is another build than the one that ran", 0)
-        path = fetched
     build_id = build_id or (there.hex() if there else "")
     with _plain(path) as file:
         debug = debug_file(build_id) if build_id else ""

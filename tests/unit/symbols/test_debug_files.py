@@ -12,6 +12,7 @@ import pytest
 from perfkeep.errors import DataError
 from perfkeep.symbols import elf
 from perfkeep.symbols.elf import image
+from perfkeep.symbols.identity import Identity
 
 SOURCE = (
     "static __attribute__((noinline)) int hidden(int x) { return x * 7; }\n"
@@ -69,7 +70,7 @@ def test_what_has_another_build_id_or_none_is_not_taken_for_the_one_that_ran(
     stripped: Path,
 ) -> None:
     with pytest.raises(DataError, match="another build"):
-        image(str(stripped), "ab" * 20)
+        image(str(stripped), Identity("ab" * 20))
 
 
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from perfkeep.errors import DataError
 from perfkeep.symbols import debuginfod
 from perfkeep.symbols.build_id import of_file
 from perfkeep.symbols.elf import image
+from perfkeep.symbols.identity import Identity
 
 SOURCE = (
     "static __attribute__((noinline)) int hidden(int x) { return x * 7; }\n"
@@ -86,7 +86,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def names(path: Path, build_id: str = "") -> list[str | None]:
-    symbols = image(str(path), build_id).symbols
+    symbols = image(str(path), Identity(build_id)).symbols
     return symbols.names_of(symbols.starts)
 
 
@@ -137,8 +137,8 @@ def test_nobody_is_asked_unless_the_environment_says_so(
     monkeypatch.delenv("DEBUGINFOD_URLS")
     assert "hidden" not in names(served.program)
     served.program.unlink()
-    with pytest.raises(DataError, match="another build"):
-        image(str(served.program), served.build_id)
+    with pytest.raises(FileNotFoundError):
+        image(str(served.program), Identity(served.build_id))
     assert not served.asked
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from perfkeep.errors import DataError
 from perfkeep.symbols.build_id import of_file
 from perfkeep.symbols.elf import image
+from perfkeep.symbols.identity import Identity
 from perfkeep.symbols.table import SymbolTable, from_kallsyms
 
 KALLSYMS = b"""ffffffff81000000 T _text
@@ -115,11 +116,11 @@ def test_a_function_of_the_c_library_is_found_by_its_place_in_the_file() -> None
         pytest.fail("the C library is not mapped")
     offset = address - int(found[1], 16) + int(found[3], 16)
     build = of_file(found[4].encode())
-    one = image(found[4], build.hex() if build else "")
+    one = image(found[4], Identity(build.hex() if build else ""))
     (name,) = one.symbols.names_of(one.addresses(np.array([offset], "u8")))
     assert name is not None and name.endswith("getpriority")
     with pytest.raises(DataError, match="another build"):
-        image(found[4], "ab" * 20)
+        image(found[4], Identity("ab" * 20))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"x" * 200])

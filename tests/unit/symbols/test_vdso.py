@@ -17,7 +17,6 @@ from perfkeep.analysis.symbolize import Symbolizer
 from perfkeep.errors import DataError
 from perfkeep.symbols import vdso
 from perfkeep.symbols.build_id import in_notes, of_bytes
-from perfkeep.symbols.table import SymbolTable, from_kallsyms
 
 _AT_SYSINFO_EHDR = 33
 #: Global ones, of x86_64 and of aarch64; the former has `gettimeofday` at the same place.
@@ -63,17 +62,17 @@ def kernel_build_id() -> str:
 
 def name(
     start: int, address: int, mapped: int | None = None, build_id: str = "",
-    kernel: SymbolTable | None = None, build_ids: dict[str, str] | None = None,
+    same_boot: bool = False, build_ids: dict[str, str] | None = None,
 ) -> str:  # fmt: skip
     """What the Symbolizer calls an address of a process that had it at `mapped`."""
     at = start if mapped is None else mapped
     mappings = Mappings([])
     mappings.spaces.append(Space(5, [Mapping(at, at + 0x4000, 0, vdso.NAME, build_id)]))
     there = address - start + at
-    symbolizer = Symbolizer(mappings, kernel, build_ids)
-    _, _, (found,) = symbolizer.frames(np.array([1], "i8"), np.array([there], "u8"))
+    symbolizer = Symbolizer(mappings, None, build_ids, same_boot)
+    _, _, (found,) = symbolizer.frames(np.array([2], "i8"), np.array([there], "u8"))
     assert found.file == "[vdso]"
-    assert symbolizer.place(1, there).name in (found.name, "")
+    assert symbolizer.place(2, there).name in (found.name, "")
     return found.name
 
 
@@ -82,15 +81,14 @@ def test_a_function_of_the_vdso_has_the_name_by_which_the_loader_finds_it(
 ) -> None:
     wanted, address = function
     inside, unnamed = address + 3, f"[vdso]+{address + 3 - start:#x}"
-    kernel = from_kallsyms(b"ffffffff81000000 T _text\n")
-    assert name(start, inside, kernel=kernel) == wanted
+    assert name(start, inside, same_boot=True) == wanted
     # Each process has it elsewhere.
-    assert name(start, inside, start ^ 1 << 30, kernel=kernel) == wanted
+    assert name(start, inside, start ^ 1 << 30, same_boot=True) == wanted
     # Nothing says that it is of the kernel that runs now.
     assert name(start, inside) == unnamed
     # A process of 32 bits has another one.
     if start >> 32:
-        assert name(start, inside, 0xF7000000, kernel=kernel) == unnamed
+        assert name(start, inside, 0xF7000000, same_boot=True) == unnamed
 
 
 def test_the_build_id_says_whether_it_is_the_vdso_of_then(
@@ -99,15 +97,14 @@ def test_the_build_id_says_whether_it_is_the_vdso_of_then(
     wanted, address = function
     unnamed, other = f"[vdso]+{address - start:#x}", "ab" * 20
     own, of_kernel = build_id(start), kernel_build_id()
-    kernel = from_kallsyms(b"ffffffff81000000 T _text\n")
     assert name(start, address, build_id=own) == wanted
     assert name(start, address, build_ids={"[vdso]": own}) == wanted
     assert name(start, address, build_ids={"[kernel.kallsyms]": of_kernel}) == wanted
     # Its own counts more than that of the kernel.
     assert name(start, address, build_ids={"[vdso]": own, "[kernel.kallsyms]": other}) == wanted
-    assert name(start, address, build_id=other, kernel=kernel) == unnamed
-    assert name(start, address, build_ids={"[vdso]": other}, kernel=kernel) == unnamed
-    assert name(start, address, build_ids={"[kernel.kallsyms]": other}, kernel=kernel) == unnamed
+    assert name(start, address, build_id=other, same_boot=True) == unnamed
+    assert name(start, address, build_ids={"[vdso]": other}, same_boot=True) == unnamed
+    assert name(start, address, build_ids={"[kernel.kallsyms]": other}, same_boot=True) == unnamed
 
 
 def test_another_vdso_is_told(start: int) -> None:
