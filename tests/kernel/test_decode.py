@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 import perfkeep
+from perfkeep.analysis import chains
 from perfkeep.analysis.data import Data, read
-from perfkeep.analysis.stacks import Chains
 from perfkeep.analysis.symbolize import Function
 from perfkeep.client.look import look
+from perfkeep.records.cells import behind
 from perfkeep.records.columns import Table
 from perfkeep.symbols import elf
 from perfkeep.symbols.build_id import of_file
@@ -162,10 +164,16 @@ def test_a_file_of_stock_perf_is_read_the_same(tracefs_mounted: Path, tmp_path: 
 
 def frames_of(data: Data, table: Table) -> list[list[Function]]:
     """Of each sample, the innermost first."""
-    chains = Chains(table, data.symbolizer)
-    numbers = [number for rows in table.batches() for number in chains.numbers(rows)]
-    frames, functions = chains.frames()
-    return [[functions[one] for one in reversed(frames[number])] for number in numbers]
+    frames: list[list[Function]] = []
+    for rows in table.batches():
+        mappings = data.symbolizer.mappings
+        spaces, addresses, counts = chains.frames(mappings, chains.recorded(mappings, rows))
+        lengths, codes, functions = data.symbolizer.frames(spaces, addresses)
+        bounds = behind(lengths)[behind(counts)].tolist()
+        frames += [
+            [functions[code] for code in codes[begin:end]] for begin, end in pairwise(bounds)
+        ]
+    return frames
 
 
 @cache

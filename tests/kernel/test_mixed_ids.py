@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import perfkeep
+from perfkeep.analysis.chains import UPPER_HALF
 from perfkeep.analysis.data import Data
-from perfkeep.analysis.symbolize import KERNEL
 from perfkeep.client.look import look
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root
 
@@ -67,7 +67,7 @@ def check_kinds(data: Data) -> None:
     # Where each was taken says which it is.
     for table, kernel in ((faults, False), (switches, True)):
         ip = table.get("ip")
-        assert ip is not None and {one >= KERNEL for one in ip.values.tolist()} == {kernel}
+        assert ip is not None and {one >= UPPER_HALF for one in ip.values.tolist()} == {kernel}
 
 
 @pytest.mark.parametrize("chains", [False, True])

@@ -37,7 +37,7 @@ from perfkeep.records.columns import Rows
 Ints = NDArray[Any]
 
 #: On 64-bit machines the kernel's addresses begin here.
-_UPPER_HALF = np.uint64(1 << 63)
+UPPER_HALF = 1 << 63
 # Beside MISC_CPUMODE_*: of a guest or hypervisor, and no frame.
 _FOREIGN, _NO_FRAME = 6, 7
 _MARKS = {
@@ -158,4 +158,4 @@ def _spaces(mappings: Mappings, addresses: Ints, mode: Ints, own: Ints) -> Ints:
 
 def in_kernel(mappings: Mappings, addresses: Ints) -> Ints:
     """Whether each address is the kernel's, where nothing but the address tells."""
-    return (addresses >= _UPPER_HALF) | (mappings.indices(KERNEL, addresses) >= 0)
+    return (addresses >= np.uint64(UPPER_HALF)) | (mappings.indices(KERNEL, addresses) >= 0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkeep.abi.perf_event import Attr
-from perfkeep.analysis import chains
+from perfkeep.analysis import chains, frame_pointers
 from perfkeep.analysis.symbolize import Function, Symbolizer
 from perfkeep.errors import UsageError
 from perfkeep.records.cells import behind, values
@@ -76,6 +76,8 @@ class Chains:
             raise UsageError(f"{table.kind.name} does not record where its samples were taken")
         self._symbolizer = symbolizer
         self._known: dict[tuple[int, int, bytes], int] = {}
+        self._judged = frame_pointers.can_judge(table.kind.attr) and "comm" in table.names
+        self._programs: Counter[tuple[str, int]] = Counter()
         #: What is not as it looks, a sentence each; complete behind `frames`.
         self.remarks: list[str] = []
 
@@ -90,14 +92,15 @@ class Chains:
                 spaces.tolist(), modes.tolist(), bounds, strict=True
             )
         ]
+        if self._judged and (comm := rows.get("comm")) is not None:
+            self._programs.update(zip(values(comm), numbers, strict=True))
         return numbers
 
     def frames(self) -> tuple[list[Frames], list[Function]]:
         """Of each number the frames, from the outermost to the innermost, and the functions that these
         are numbered by; functions that were compiled into others are frames of their own.
         """
-        found = chains.frames(self._symbolizer.mappings, self._call_chains())
-        spaces, addresses, counts = found
+        spaces, addresses, counts = self._real_frames()
         lengths, codes, functions = self._symbolizer.frames(spaces, addresses)
         bounds = behind(lengths)[behind(counts)]
         inner = codes[::-1].tolist()
@@ -107,6 +110,18 @@ class Chains:
         ]
         self.remarks += self._symbolizer.remarks()
         return stacks, functions
+
+    def _real_frames(self) -> chains.Frames:
+        """The frames without those that cannot be any."""
+        mappings = self._symbolizer.mappings
+        found = chains.frames(mappings, self._call_chains())
+        if not self._judged:
+            return found
+        real, files = frame_pointers.judge(mappings, found)
+        if text := frame_pointers.sentence(self._programs, files):
+            self.remarks.append(text)
+        counts = np.diff(np.append(0, np.cumsum(real))[behind(found.lengths)])
+        return chains.Frames(found.spaces[real], found.addresses[real], counts)
 
     def _call_chains(self) -> chains.CallChains:
         words = np.frombuffer(b"".join(words for _, _, words in self._known), "u8")

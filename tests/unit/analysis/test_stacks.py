@@ -70,9 +70,10 @@ def chains(data: Data) -> dict[tuple[str, ...], int]:
 def test_stacks_are_named_from_the_outermost_frame_to_the_innermost() -> None:
     data = data_of(
         [kernel(), EVENT.comm(5, 5, b"sh"), mmap(5, 0x1000, 0x1000, "/nowhere/lib.so", 0x40)]
+        + [mmap(5, 0x9000, 0x1000, "/nowhere/sh")]
         + [sample(5, KERNEL_MARK, TEXT + 0x110, TEXT + 0x208, USER_MARK, 0x1010, 0x9999)] * 3
     )
-    assert chains(data) == {("sh", "0x9999", "lib.so+0x50", "outer", "inner"): 3}
+    assert chains(data) == {("sh", "sh+0x999", "lib.so+0x50", "outer", "inner"): 3}
 
 
 def test_symbols_of_a_kernel_at_another_address_are_not_used() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from perfkeep.abi.perf_event import (
     Sample,
 )
 from perfkeep.abi.records import MISC_CPUMODE_KERNEL, MISC_CPUMODE_USER
-from perfkeep.client.look import kallsyms
+from perfkeep.client.data_set import kallsyms
 from perfkeep.formats.perf_data.features import string
 from perfkeep.symbols.boot import began_ns, here
 from perfkeep.symbols.build_id import of_file
@@ -42,7 +42,7 @@ def write(
     path: Path,
     event: Assembler,
     records: Sequence[bytes],
-    features: dict[int, bytes] | None = None,
+    features: Mapping[Feature, bytes] | None = None,
     attr: Attr | None = None,
 ) -> Path:
     records = [event.comm(200, 200, b"worker"), *records]
@@ -279,7 +279,7 @@ def program() -> tuple[bytes, int, str]:
 
 def named(
     cli: Cli, tmp_path: Path, path: bytes, offset: int, inode: int,
-    features: dict[int, bytes] | None = None,
+    features: Mapping[Feature, bytes] | None = None,
 ) -> tuple[str, str]:  # fmt: skip
     """The function's name in `report`, and its remarks."""
     mapping = PLACED.mmap2(200, 0x10000000, 0x8000000, path, inode=inode, device=(0, 0))
