@@ -105,7 +105,7 @@ class _Context:
         from perfkeep.analysis.mappings import KERNEL
 
         found = self.symbolizer.place(KERNEL, address)
-        if not found.name:
+        if not address or not found.name:  # a null pointer is no function
             return f"{address:#x}"
         return f"{found.name}+{found.offset:#x}" if offset else found.name
 

@@ -22,6 +22,10 @@ from perfkeep.symbols.table import SymbolTable
 Ints = NDArray[Any]
 
 
+#: Name of the functions whose addresses are redacted.
+HIDDEN = "[kernel, hidden]"
+
+
 class Function(NamedTuple):
     """What an address is part of.
 
@@ -194,7 +198,11 @@ class Symbolizer:
             mappings[index].path if index >= 0 else KERNEL_PATH if address >= text else ""
             for index, address in zip(at.tolist(), addresses.tolist(), strict=True)
         ]
-        return _named(self.kernel, addresses, files, addresses)
+        found = _named(self.kernel, addresses, files, addresses)
+        # The redactor leaves 0 of an address that the kernel hides from the reader.
+        for row in np.nonzero(addresses == 0)[0].tolist():
+            found[row] = Place(HIDDEN, 0, KERNEL_PATH, 0)
+        return found
 
     def _jitted_places(self, space: int, addresses: Ints) -> list[Place]:
         """By what a just-in-time compiler wrote of its code."""
