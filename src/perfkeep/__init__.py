@@ -59,6 +59,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'perfkeep' has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(f"perfkeep.{_WHERE[name]}"), name)
+    from perfkeep.extras import needed
+
+    with needed():
+        value = getattr(importlib.import_module(f"perfkeep.{_WHERE[name]}"), name)
     globals()[name] = value
     return value

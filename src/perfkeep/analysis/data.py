@@ -19,8 +19,9 @@ from perfkeep.abi.records import Record
 from perfkeep.analysis.chains import unread_stacks
 from perfkeep.analysis.table_names import table_names
 from perfkeep.errors import DataError, UsageError
+from perfkeep.extras import needed
 from perfkeep.formats.perf_data.coverage import Clock
-from perfkeep.formats.perf_data.reader import PerfData, files_of, parse
+from perfkeep.formats.perf_data.reader import PerfData, files_of, named, parse
 from perfkeep.formats.perf_data.tracing import parse_strings
 from perfkeep.records.cells import Column, Ints
 from perfkeep.records.columns import Decoded, Table, Unaligned, decode
@@ -309,7 +310,8 @@ class Data:
 
     @staticmethod
     def _arrow(table: Table, more: Named = list) -> ArrowTable:
-        from perfkeep.formats.arrow import ArrowTable
+        with needed():
+            from perfkeep.formats.arrow import ArrowTable
 
         return ArrowTable(
             more(table.none.columns), lambda: (more(one.columns) for one in table.batches())
@@ -328,13 +330,17 @@ class Data:
     @cached_property
     def connection(self) -> Connection:
         """DuckDB with these tables and the views over them."""
-        from perfkeep.analysis.sql import connect
+        with needed():
+            from perfkeep.analysis.sql import connect
 
         return connect(self)
 
     def sql(self, query: str) -> Any:
-        """What DuckDB says: a relation, with fetchall(), df(), pl(), write_parquet() …"""
-        return self.connection.sql(query)
+        """DuckDB's relation, with fetchall(), df(), pl(), write_parquet() …; see `analysis.sql.relation`."""
+        connection = self.connection
+        from perfkeep.analysis.sql import relation
+
+        return relation(connection, query)
 
 
 def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:
@@ -349,7 +355,8 @@ def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:
         OSError: it cannot be read.
     """
     header, parts = files_of(path)
-    return Data(parse(_whole(header), [_whole(part) for part in parts]), kallsyms)
+    with named(path):
+        return Data(parse(_whole(header), [_whole(part) for part in parts]), kallsyms)
 
 
 def _whole(path: str) -> memoryview:

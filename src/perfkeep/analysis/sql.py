@@ -194,6 +194,18 @@ def connect(data: Data) -> Connection:
     return connection
 
 
+def relation(connection: Connection, query: str) -> Any:
+    """DuckDB's relation for a query; None for a statement without rows.
+
+    Raises:
+        UsageError: DuckDB refuses the query. What fails while rows are fetched raises its own error.
+    """
+    try:
+        return connection.sql(query)
+    except SqlError as error:
+        raise UsageError(str(error)) from error
+
+
 def ask(connection: Connection, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the columns, and the rows; nothing of a statement that gives none.
 

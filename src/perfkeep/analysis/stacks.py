@@ -281,5 +281,7 @@ def default_event(data: Data) -> str:
     ]
     clocks = [one for one in able if one[1]] or able
     if not clocks:
-        raise UsageError("no event of this file says where its samples were taken")
+        if not any(len(table) for table in data.tables.values()):
+            raise UsageError("there are no samples yet")
+        raise UsageError("no event of these samples records where they were taken")
     return max(clocks)[3]

@@ -47,7 +47,9 @@ def trace(data: Data, event: str | None = None) -> Iterator[bytes]:
     named = {name: one for name, one in named.items() if "time" in one.names and len(one)}
     tables = list(named.values())
     if not tables:
-        raise UsageError("no event of this file says when its samples were taken")
+        if not any(len(data.tables[name]) for name in names):
+            raise UsageError("there are no samples yet")
+        raise UsageError("no event of these samples records when they were taken")
     threads, first = _threads(data, tables)
     wall = None if data.wall_offset_ns is None else first + data.wall_offset_ns
     yield from perfetto.head(facts(data), threads, (first, wall))

@@ -16,7 +16,7 @@ from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.broker.rings import MappedRing
 from perfkeep.broker.spill import Job
 from perfkeep.errors import BrokerError
-from perfkeep.kernel import cpus, perf_fd, pmus
+from perfkeep.kernel import cgroups, cpus, perf_fd, pmus
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.socket import Peer
@@ -87,6 +87,8 @@ class Views:
     def _state(self, recording: Recording) -> messages.State:
         # With a ring an event hangs up only when its task is gone; ask until one lives.
         if all(perf_fd.hung_up(event.fd.fileno()) for event in recording.events()):
+            return "ended"
+        if recording.target.cgroup is not None and cgroups.is_gone(recording.target.cgroup):
             return "ended"
         return "running" if self._runs(recording) else "disabled"
 

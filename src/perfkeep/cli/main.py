@@ -28,8 +28,6 @@ from perfkeep.errors import PerfkeepError, UsageError  # noqa: E402
 from perfkeep.wire.instance import SYSTEM  # noqa: E402
 
 FAILED, USAGE, INCOMPLETE = 1, 2, 3
-#: What the extra of that name installs.
-_ANALYSIS = ("numpy", "nanoarrow", "duckdb")
 
 #: verb → (module, what it does). A verb's module is loaded when it is asked for.
 VERBS = {
@@ -228,20 +226,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"perfkeep: {printable(error.object)!r} is not UTF-8", file=sys.stderr)
         return USAGE
     except ModuleNotFoundError as error:
-        if error.name not in _ANALYSIS:
+        from perfkeep import extras
+
+        extra = extras.extra_of(error.name or "")
+        if extra is None:
             raise
-        print(
-            f"perfkeep: this needs {error.name}; install it with: pip install 'perfkeep[analysis]'",
-            file=sys.stderr,
-        )
-        return FAILED
+        return _failed(extras.missing(error.name or "", extra))
     except OSError as error:
         if isinstance(error, UsageError):
             sys.stderr.write(_usage(words))
-        print(f"perfkeep: {_words(error)}", file=sys.stderr)
-        if isinstance(error, PerfkeepError) and error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return USAGE if isinstance(error, UsageError) else FAILED
+        return _failed(error)
+
+
+def _failed(error: OSError) -> int:
+    """Print an error and its hint; returns the exit code."""
+    print(f"perfkeep: {_words(error)}", file=sys.stderr)
+    if isinstance(error, PerfkeepError) and error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return USAGE if isinstance(error, UsageError) else FAILED
 
 
 def _words(error: OSError) -> str:

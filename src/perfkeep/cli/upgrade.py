@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+import perfkeep
 from perfkeep.client.upgrade import upgrade
 
 
@@ -12,6 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    before, after = upgrade()
+    versions = upgrade()
+    if versions is None:
+        print(f"no instance runs; the next command starts perfkeep {perfkeep.__version__}")
+        return 0
+    before, after = versions
     print(f"the daemons went on from perfkeep {before} to {after}; every recording went on")
     return 0

@@ -88,8 +88,8 @@ class AsideFile:
         free = os.statvfs(self._directory).f_bavail * os.statvfs(self._directory).f_frsize
         return PerfkeepError(
             error.errno,
-            f"{self.path}: the disk is full ({free >> 20} MiB are free); nothing was written, and "
-            "the recording goes on: make room or name another place with -o",
+            f"{self.path}: the disk is full ({free >> 20} MiB are free); nothing was written",
+            hint="name a file on another disk with -o",
         )
 
 

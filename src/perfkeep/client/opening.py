@@ -14,7 +14,7 @@ from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat, Software, 
 from perfkeep.client.pids import check_pids, of_process
 from perfkeep.errors import PerfkeepError, SpecError, UsageError
 from perfkeep.events import Event
-from perfkeep.kernel import cpus, perf_fd, refusal
+from perfkeep.kernel import cgroups, cpus, perf_fd, refusal
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.syscalls import perf_event_open
 from perfkeep.wire import messages
@@ -332,21 +332,14 @@ def cgroup_directory(path: str) -> OwnedFd:
     Raises:
         UsageError: no such cgroup.
     """
-    candidates = [path] + [f"{root}/{path.lstrip('/')}" for root in _cgroup_roots()]
-    for candidate in candidates:
-        if os.path.exists(f"{candidate}/cgroup.procs"):
-            return OwnedFd(os.open(candidate, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    raise UsageError(
-        f"there is no cgroup {path!r}; give its path as in /proc/PID/cgroup", errno.ENOENT
-    )
-
-
-def _cgroup_roots() -> list[str]:
-    """Where the perf_event controller is: cgroup2, or a v1 hierarchy that has it."""
-    with open("/proc/self/mounts") as file:
-        mounts = [line.split() for line in file]
-    v1 = [m[1] for m in mounts if m[2] == "cgroup" and "perf_event" in m[3].split(",")]
-    return v1 or [m[1] for m in mounts if m[2] == "cgroup2"]
+    directory = cgroups.find(path)
+    if directory is None:
+        raise UsageError(
+            f"{path!r} is no cgroup that perf events can follow",
+            errno.ENOENT,
+            hint=f"name one below {' or '.join(cgroups.roots()) or 'a mount of cgroup2'}",
+        )
+    return OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def _set_filters(opener: _Opener, filters: list[str | None]) -> None:

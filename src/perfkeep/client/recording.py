@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from perfkeep import extras
 from perfkeep.client.connection import call
 from perfkeep.errors import UsageError
 from perfkeep.wire import messages
@@ -87,7 +88,8 @@ class Recording:
 
         Any number may follow at once: each has its own place, and counts what it lost.
         """
-        from perfkeep.client.following import Follower
+        with extras.needed():
+            from perfkeep.client.following import Follower
 
         return Follower(self.name, system=self.system)
 

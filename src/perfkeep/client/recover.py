@@ -62,6 +62,8 @@ def look(directory: str, name: str = "") -> Spilled:
         with open(os.path.join(folder, "meta"), "rb") as file:
             _, meta = spill.parse_meta(file.read())
     except FileNotFoundError:
+        if not os.path.isdir(folder):
+            raise PerfkeepError(errno.ENOENT, f"there is no directory {folder}") from None
         raise DataError(f"{folder} holds no crash copy of rings", 0, errno.ENOENT) from None
     except DataError as error:
         raise DataError(f"{folder}/meta: {error}", error.offset) from error

@@ -71,8 +71,11 @@ class Snapshot:
 
     def tables(self) -> Data:
         """What it holds, as perfkeep.read has it of a file; needs the extra `analysis`."""
-        from perfkeep.client.data_set import data_set, read
+        from perfkeep.extras import needed
         from perfkeep.formats.perf_data import parse
+
+        with needed():
+            from perfkeep.client.data_set import data_set, read
 
         if self.path is not None:
             return read(self.path)

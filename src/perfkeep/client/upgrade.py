@@ -7,19 +7,22 @@ import sys
 import time
 
 import perfkeep
-from perfkeep.client.connection import START_TIMEOUT_S, Connection, call, disconnect
+from perfkeep.client.connection import START_TIMEOUT_S, Connection, call, disconnect, try_connect
 from perfkeep.errors import BrokerError, Unreachable
 from perfkeep.kernel.spawn import spawn
 from perfkeep.wire import instance, messages
 
 
-def upgrade() -> tuple[str, str]:
-    """The versions before and after.
+def upgrade() -> tuple[str, str] | None:
+    """The versions before and after; None: no instance runs.
 
     Raises:
         BrokerError: EACCES: neither root nor the instance's owner.
         Unreachable: the new daemons do not answer; the log says why.
     """
+    where = instance.current()
+    if not _is_alive(where):
+        return None
     package = os.path.dirname(os.path.abspath(perfkeep.__file__))
     _check_that_it_runs(package)
     before = _status()
@@ -45,6 +48,20 @@ def upgrade() -> tuple[str, str]:
                 f"{before.log} says why"
             )
         time.sleep(0.02)
+
+
+def _is_alive(where: instance.Instance) -> bool:
+    """Whether a broker answers, or a broker or a keeper has the instance and will answer."""
+    sock = try_connect(where.socket)
+    if sock is not None:
+        sock.close()
+        return True
+    if not os.path.exists(where.lock):
+        return False
+    lock = instance.take_lock(where)
+    if lock is not None:
+        lock.close()
+    return lock is None
 
 
 def _status() -> messages.Status:

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("duckdb")
 
 from perfkeep.cli.main import main
+from perfkeep.extras import install_command
 from perfkeep.testing.assembler import Assembler
 from perfkeep.testing.snapshots import snapshot_of
 
@@ -69,7 +70,7 @@ def test_without_the_extra_it_says_what_to_install(
     for name in [name for name in sys.modules if name.startswith("perfkeep.analysis")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["sql", file, "SELECT 1"]) == 1
-    assert "pip install 'perfkeep[analysis]'" in capsys.readouterr().err
+    assert f"\nhint: {install_command('analysis')}\n" in capsys.readouterr().err
 
 
 def test_rows_become_a_parquet_file_whole_or_not_at_all(file: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def status(broker: int, keeper: int, version: str) -> messages.Status:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[messages.Status]:
     said: list[messages.Status] = []
+    monkeypatch.setattr(upgrade, "_is_alive", lambda where: True)
     monkeypatch.setattr(upgrade, "_check_that_it_runs", lambda package: None)
     monkeypatch.setattr(upgrade, "call", lambda *_: None)
     monkeypatch.setattr(upgrade, "disconnect", lambda: None)

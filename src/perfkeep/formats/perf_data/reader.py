@@ -6,10 +6,12 @@ damage elsewhere is left out, and listed in `PerfData.problems`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from perfkeep import records
@@ -365,4 +367,15 @@ def read(path: str) -> PerfData:
     for name in (header, *parts):
         with open(name, "rb") as file:
             contents.append(memoryview(file.read()))
-    return parse(contents[0], contents[1:])
+    with named(path):
+        return parse(contents[0], contents[1:])
+
+
+@contextmanager
+def named(path: str) -> Iterator[None]:
+    """Have what is wrong with a file's bytes name the file."""
+    try:
+        yield
+    except DataError as error:
+        number = error.errno or errno.EBADMSG
+        raise DataError(f"{path}: {error}", error.offset, number, hint=error.hint) from error

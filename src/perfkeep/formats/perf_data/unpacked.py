@@ -21,6 +21,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from perfkeep import extras
 from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import ATTR_SIZE_VER0, Attr
 from perfkeep.abi.records import HEADER_SIZE, USER_TYPE_START, UserRecord
@@ -62,7 +63,7 @@ class Unpacked:
 def _zstd() -> _Decompressor:
     """
     Raises:
-        PerfkeepError: ENOSYS: neither this Python nor an extra has it.
+        PerfkeepError: ENOPKG: neither this Python nor an extra has it.
     """
     try:
         if sys.version_info >= (3, 14):
@@ -70,12 +71,7 @@ def _zstd() -> _Decompressor:
         else:
             from backports import zstd
     except ImportError:
-        import errno
-
-        raise PerfkeepError(
-            errno.ENOSYS,
-            "this perf.data is compressed; to read it: pip install 'perfkeep[analysis]'",
-        ) from None
+        raise extras.missing("backports.zstd", "analysis") from None
     made: _Decompressor = zstd.ZstdDecompressor()
     return made
 
@@ -187,6 +183,6 @@ def unpack(data: memoryview, at: int) -> Unpacked:
 
     Raises:
         DataError: a record that does not fit; what is compressed is damaged.
-        PerfkeepError: ENOSYS: nothing here can decompress it.
+        PerfkeepError: ENOPKG: nothing here can decompress it.
     """
     return _Unpacker(data, at).run()

@@ -1,0 +1,105 @@
+"""perfkeep.extras: the command that adds an extra fits the way perfkeep was installed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import perfkeep
+from perfkeep import extras
+from perfkeep.errors import PerfkeepError
+from perfkeep.testing.assembler import Assembler
+from perfkeep.testing.snapshots import snapshot_of
+
+PIP = [sys.executable, "-m", "pip", "install"]
+COMMIT = "f" * 40
+
+
+def directory(path: str, editable: bool) -> dict[str, object]:
+    return {"url": f"file://{path}", "dir_info": {"editable": True} if editable else {}}
+
+
+@pytest.mark.parametrize(
+    ("direct", "words"),
+    [
+        (directory("/src/perf%20keep", True), ["--editable", "/src/perf keep[analysis]"]),
+        (directory("/src/perfkeep", False), ["/src/perfkeep[analysis]"]),
+        (
+            {"url": "https://x/perfkeep.git", "vcs_info": {"vcs": "git", "commit_id": COMMIT}},
+            [f"perfkeep[analysis] @ git+https://x/perfkeep.git@{COMMIT}"],
+        ),
+        (
+            {"url": "file:///w/perfkeep-1.whl", "archive_info": {}},
+            ["perfkeep[analysis] @ file:///w/perfkeep-1.whl"],
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("receipt", "installer", "program"),
+    [
+        ("", "pip\n", PIP),
+        ("", "uv", ["uv", "pip", "install", "--python", sys.executable]),
+        ("uv-receipt.toml", "uv", ["uv", "tool", "install"]),
+        ("pipx_metadata.json", "pip\n", ["pipx", "install", "--force"]),
+    ],
+)
+def test_the_command_names_the_installer_and_the_source(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    direct: dict[str, object],
+    words: list[str],
+    receipt: str,
+    installer: str,
+    program: list[str],
+) -> None:
+    files = {"direct_url.json": json.dumps(direct), "INSTALLER": installer}
+    monkeypatch.setattr(extras, "_metadata", files.__getitem__)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    if receipt:
+        (tmp_path / receipt).write_text("")
+    assert shlex.split(extras.install_command("analysis")) == [*program, *words]
+
+
+def test_the_source_tree_itself_is_installed_where_nothing_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extras, "_metadata", lambda name: "")
+    root = str(Path(perfkeep.__file__).parents[2])
+    assert shlex.split(extras.install_command("lines"))[-2:] == ["--editable", f"{root}[lines]"]
+
+
+def test_a_module_of_no_extra_stays_an_error_of_python() -> None:
+    with pytest.raises(ModuleNotFoundError), extras.needed():
+        import no_such_module  # type: ignore[import-not-found]  # noqa: F401
+
+
+@pytest.mark.parametrize("module", ["numpy", "duckdb", "nanoarrow"])
+def test_the_library_names_the_extra_that_is_missing(module: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "import perfkeep\n"
+        "try:\n"
+        "    data = perfkeep.read(sys.argv[1])\n"
+        "    data.to_arrow(), data.sql('select 1')\n"
+        "except perfkeep.PerfkeepError as error:\n"
+        "    print(error, error.hint, sep='\\n')\n"
+    )
+    path = snapshot_of(tmp_path / "x.data", Assembler(), [])
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    error, hint = done.stdout.splitlines()
+    assert module in error and "'analysis'" in error, done.stderr
+    assert hint == extras.install_command("analysis")
+
+
+def test_a_query_that_duckdb_refuses_is_an_error_of_perfkeep(tmp_path: Path) -> None:
+    path = snapshot_of(tmp_path / "x.data", Assembler(), [])
+    for query in ("SELECT nope", "not sql", "SELECT * FROM nothing"):
+        with pytest.raises(PerfkeepError):
+            perfkeep.read(path).sql(query)
