@@ -31,8 +31,8 @@ def processes() -> set[int]:
 def parent_of(pid: int) -> int:
     """0 when the process has gone."""
     with suppress(OSError):
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return int(stat.rpartition(")")[2].split()[1])
+        stat = Path(f"/proc/{pid}/stat").read_bytes()  # a name may be any bytes
+        return int(stat.rpartition(b")")[2].split()[1])
     return 0
 
 
@@ -52,8 +52,9 @@ def belongs_to(pid: int, folder: str) -> bool:
 def describe(pid: int) -> str:
     """The pid with the process's command line."""
     with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return f"{pid} ({words.strip() or Path(f'/proc/{pid}/comm').read_text().strip()})"
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").strip()
+        words = words or Path(f"/proc/{pid}/comm").read_bytes().strip()
+        return f"{pid} ({words.decode(errors='replace')})"
     return f"{pid} (gone meanwhile)"
 
 
