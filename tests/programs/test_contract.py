@@ -130,10 +130,10 @@ def test_a_claimed_event_goes_on_until_its_last_fd_is_closed(client: Program) ->
 def test_an_event_may_be_unclaimed_and_claimed_again_and_again(client: Program) -> None:
     fd, first = client.unclaimed()
     ids = [first]
-    for _ in range(3):
+    for _ in range(100):
         assert client.ioctl(fd, CLAIM) == 0
         ids.append(client.ioctl(fd, UNCLAIM))
-    assert sorted(set(ids)) == ids
+        assert ids[-1] > ids[-2], "the ring of before is unmapped when CLAIM returns"
 
 
 def test_claim_through_a_reopened_fd_ends_it_too(launch: Launch) -> None:

@@ -43,11 +43,12 @@ def bury_dead(
 
 def leave(
     keeper: KeeperLink, registry: Registry, recording: Recording, kind: KindOfEvent, event: Event
-) -> list[object]:
-    """One event goes. One that owns a ring which others use stays behind, switched off."""
+) -> None:
+    """Take one event out. One that owns a ring which others use stays behind, switched off. The ring
+    of the last one is unmapped now, unless a snapshot or a copy holds it.
+    """
     ring = recording.rings[event.cpu]
     last, owner = ring.users == 1, ring.key == event.key
-    graves: list[object] = [event]
     # The keeper first: if it dies now, nothing has changed here, and the next one is given
     # the event again.
     _retire(keeper, recording, kind, event)
@@ -68,7 +69,6 @@ def leave(
     registry.remove_event(recording, kind, event)
     if kind.id not in recording.kinds:
         keeper.drop(kind_key(recording, kind.id))
-    return graves
 
 
 def _retire(keeper: KeeperLink, recording: Recording, kind: KindOfEvent, event: Event) -> None:

@@ -340,7 +340,8 @@ class Recordings:
         for id in ids:
             kind = recording.kinds[id]
             for event in list(kind.events):
-                self.graves += leave(self.keeper, self.registry, recording, kind, event)
+                leave(self.keeper, self.registry, recording, kind, event)
+                self.graves.append(event)
         self._settle(recording)
 
     def claim(self, peer: Peer, name: str) -> None:
@@ -377,7 +378,10 @@ class Recordings:
             raise BrokerError(errno.EINVAL, "this event is not persistent")
         recording, kind, event = found
         check(peer, recording, Level.OWN, "claim")
-        self.graves += leave(self.keeper, self.registry, recording, kind, event)
+        leave(self.keeper, self.registry, recording, kind, event)
+        self.graves.append(event)
+        # Before the answer: UNCLAIM refuses an event that has a ring (EBUSY), and may follow at once.
+        unmap(self.keeper)
         self._settle(recording)
 
     def _settle(self, recording: Recording) -> None:
