@@ -14,7 +14,7 @@ from perfkeep.abi.perf_event import Software, Type
 from perfkeep.analysis.chains import in_kernel
 from perfkeep.analysis.mappings import KERNEL
 from perfkeep.analysis.samples import Chosen, choose, frames, in_order, places, printed
-from perfkeep.analysis.symbolize import Place, Symbolizer
+from perfkeep.analysis.symbolize import HIDDEN, Place, Symbolizer
 from perfkeep.errors import UsageError
 from perfkeep.records.cells import Column, values
 from perfkeep.records.columns import Rows, Table
@@ -260,7 +260,7 @@ class _Lines:
         text = ""
         if "sym" in self.fields:
             text = f" {_plain(place.name) or '[unknown]'}"
-            if "symoff" in self.fields and place.name:
+            if "symoff" in self.fields and place.name not in ("", HIDDEN):
                 text += f"+{place.offset:#x}"
         return f"{text} ({_plain(place.file) or '[unknown]'})" if "dso" in self.fields else text
 

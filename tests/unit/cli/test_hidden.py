@@ -40,6 +40,8 @@ def test_hidden_frames_of_a_chain_are_named_so(cli: Cli, tmp_path: Path) -> None
     assert folded(cli, path) == [":1;0x1000;[kernel, hidden];[kernel, hidden] 1"]
     found = json.loads(cli("script", path, "--json").out)["callchain"]
     assert [frame["sym"] for frame in found] == ["[kernel, hidden]"] * 2 + [""]
+    shown = [line.split(maxsplit=1) for line in cli("script", path).out.splitlines()[1:3]]
+    assert shown == [["0", "[kernel, hidden] ([kernel.kallsyms])"]] * 2
     assert "[kernel, hidden]" in cli("report", path, "--by", "sym").out
 
 
