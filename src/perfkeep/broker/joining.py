@@ -158,7 +158,8 @@ def _make_ring(
     size = recording.ring.bytes_per_cpu
     # The keeper first: the first mapper makes the ring and pays for it.
     keeper.put(key, value, fd.fileno(), size)
-    ring = MappedRing(cpu, fd, key, size, recording.ring.kind == "backward")
+    backward = recording.ring.kind == "backward"
+    ring = MappedRing(cpu, fd, key, size, backward, recording.ring.overwrites)
     recording.rings[cpu] = ring
     return ring
 

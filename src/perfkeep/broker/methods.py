@@ -248,9 +248,9 @@ class Methods:
         copy = ring.copy()
         if connection.redactor is not None:
             copy = connection.redactor.redact(copy, ring.backward, ring.bytes)
-        return messages.RingCopied(ring.cpu, copy.bytes, copy.head_before, copy.head_after), [
-            copy.fd
-        ]
+        return messages.RingCopied(
+            ring.cpu, copy.bytes, copy.head_before, copy.head_after, copy.unread
+        ), [copy.fd]
 
     def GetInfo(self, connection: Connection, _: Nothing) -> Answer:
         interfaces = [VARLINK_SERVICE, INTERFACE]

@@ -90,8 +90,9 @@ def _fill(recording: Recording, finished: list[int], items: dict[bytes, Item]) -
             continue
         if item.ring_bytes:
             recording.rings[value.cpu] = MappedRing(
-                value.cpu, item.fd, key, item.ring_bytes, recording.ring.kind == "backward"
-            )
+                value.cpu, item.fd, key, item.ring_bytes, recording.ring.kind == "backward",
+                recording.ring.overwrites,
+            )  # fmt: skip
         if value.retired:
             continue
         kernel_id = perf_fd.event_id(item.fd.fileno())

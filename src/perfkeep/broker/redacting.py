@@ -105,6 +105,7 @@ class Redactor:
         request = {
             "backward": backward,
             "overwritten": (-moved if backward else moved) % (1 << 64) - (ring_bytes - copy.bytes),
+            "unread": copy.unread,
             "seconds": seconds,
             "sources": self._sources,
         }

@@ -9,6 +9,9 @@ is copied into one straight piece:
     backward   [head … size) [0 … head)      newest → oldest
     forward    [head … size) [0 … head)      oldest → newest
 
+A ring that was mapped writable first does not overwrite: what its reader has not consumed, between
+data_tail and data_head, stays as it is.
+
 What is overwritten while we copy lies at the oldest end, as far as data_head moved; both
 heads go with the copy, and the reader cuts that much off. A copy that was held up, so that most of
 it was overwritten, is made again.
@@ -23,23 +26,29 @@ from collections import deque
 from contextlib import suppress
 from typing import NamedTuple
 
-from perfkeep.abi.perf_event import DATA_HEAD_OFFSET
+from perfkeep.abi.perf_event import DATA_HEAD_OFFSET, DATA_TAIL_OFFSET
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.memfd import SEALS
 
-_HEAD_WORD = DATA_HEAD_OFFSET // 8
+_HEAD_WORD, _TAIL_WORD = DATA_HEAD_OFFSET // 8, DATA_TAIL_OFFSET // 8
 _MASK64 = (1 << 64) - 1
 #: How often a ring is copied at most: whoever fills it faster than that keeps nobody waiting.
 _TRIES = 4
 
 
 class RingCopy(NamedTuple):
-    """A sealed memfd and what a reader needs to cut it."""
+    """A sealed memfd and what a reader needs to cut it.
+
+    Attributes:
+        unread: of a ring that does not overwrite, how many of the newest bytes have not been
+            consumed, so that they cannot have changed meanwhile; None: the ring overwrites.
+    """
 
     fd: OwnedFd
     bytes: int
     head_before: int
     head_after: int
+    unread: int | None = None
 
 
 def pieces(head: int, size: int, backward: bool) -> list[tuple[int, int]]:
@@ -84,14 +93,25 @@ class MappedRing:
     mapping goes with the last of them. `unmapped` is told then.
     """
 
-    __slots__ = ("_mapping", "_words", "backward", "bytes", "cpu", "key", "owner", "users")
+    __slots__ = (
+        "_mapping", "_words", "backward", "bytes", "cpu", "key", "overwrites", "owner", "users",
+    )  # fmt: skip
 
-    def __init__(self, cpu: int, owner: OwnedFd, key: bytes, bytes: int, backward: bool) -> None:
+    def __init__(
+        self,
+        cpu: int,
+        owner: OwnedFd,
+        key: bytes,
+        bytes: int,
+        backward: bool,
+        overwrites: bool = True,
+    ) -> None:
         """
         Args:
             owner: the event that owns the ring.
             key: of the owner on the keeper's shelf.
             bytes: of the data area, without the control page.
+            overwrites: it was mapped read-only first.
 
         Raises:
             OSError: mmap(2)'s errno.
@@ -103,6 +123,7 @@ class MappedRing:
         self.users = 0
         self.bytes = bytes
         self.backward = backward
+        self.overwrites = overwrites
         self._mapping = mmap.mmap(
             owner.fileno(), bytes + mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ
         )
@@ -144,7 +165,19 @@ class MappedRing:
         except BaseException:
             fd.close()
             raise
-        return RingCopy(fd, offset, before, after)
+        return RingCopy(fd, offset, before, after, self.unread(before))
+
+    def unread(self, head: int) -> int | None:
+        """How many bytes up to this data_head the ring's reader has not consumed by now; None: the ring
+        overwrites, or its data_tail makes no sense.
+        """
+        if self.overwrites:
+            return None
+        tail = self._words[_TAIL_WORD]
+        ahead = (tail - head if self.backward else head - tail) & _MASK64
+        if ahead >= 1 << 63:  # it has consumed more since
+            return 0
+        return ahead if ahead <= self.bytes else None
 
     def _copy_into(self, fd: int, head: int) -> int:
         """How many bytes these are."""

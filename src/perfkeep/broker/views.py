@@ -44,6 +44,22 @@ def _scales(recording: Recording, kind: KindOfEvent) -> bool:
     return any(Attr.unpack(one.kind.attr).type not in in_software for one in group)
 
 
+def _lost(recording: Recording, cpu: int) -> int | None:
+    """Records of the ring of a CPU that the kernel had no room for; None: not all of its events count
+    them.
+    """
+    total = 0
+    for kind in recording.kinds.values():
+        read_format = Attr.unpack(kind.kind.attr).read_format
+        for event in kind.events:
+            if event.cpu == cpu:
+                lost = perf_fd.lost(event.fd.fileno(), read_format, event.kernel_id)
+                if lost is None:
+                    return None
+                total += lost
+    return total
+
+
 class Views:
     """Every operation of the interface that only looks, for a peer already known."""
 
@@ -196,7 +212,8 @@ class Views:
         recording = find(self.registry, peer, name, Level.READ, "take a snapshot of")
         rings = [ring for _, ring in sorted(recording.rings.items())]
         info, kinds = self.info(recording), self.kinds(recording)
-        return messages.Snapshot(info, kinds, [ring.cpu for ring in rings]), rings
+        lost = [] if recording.ring.overwrites else [_lost(recording, ring.cpu) for ring in rings]
+        return messages.Snapshot(info, kinds, [ring.cpu for ring in rings], None, lost), rings
 
     def kinds(self, recording: Recording) -> list[messages.KindInSnapshot]:
         """Every kind of event of which the rings may hold records, by id."""

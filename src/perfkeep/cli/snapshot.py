@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
             with open(path, "wb") as target:
                 _pour(snapshot, target)
         if path != _STDOUT:
-            print(coverage_table(snapshot.coverage.cpus, _since_now()))
+            print(coverage_table(snapshot.coverage.cpus, _since_now(snapshot.ahead_ns)))
             print(f"written to {printable(path)}")
     if snapshot.complete:
         return 0
@@ -103,8 +103,11 @@ def run(options: argparse.Namespace) -> int:
     return _INCOMPLETE
 
 
-def _since_now() -> Callable[[int], str]:
-    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+def _since_now(ahead_ns: int | None) -> Callable[[int], str]:
+    """Writes a time of the recording's clock, which is so far ahead of CLOCK_MONOTONIC."""
+    if ahead_ns is None:
+        return lambda _: ""
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + ahead_ns
     return lambda ns: f"{(ns - now) / 1e9:+.3f}s"
 
 
@@ -135,9 +138,15 @@ def what_is_missing(cpus: list[CpuCoverage], gaps: list[Gap]) -> str:
     """Why a snapshot is not complete, in one sentence."""
     from perfkeep.kernel.cpus import format_list
 
-    short = [cpu.cpu for cpu in cpus if not cpu.reached]
+    stopped = [cpu.cpu for cpu in cpus if cpu.stopped]
+    short = [cpu.cpu for cpu in cpus if not cpu.reached and not cpu.stopped]
     lost = sum(cpu.lost for cpu in cpus)
     reasons = []
+    if stopped:
+        reasons.append(
+            f"the rings of CPU {format_list(stopped)} do not overwrite and are full, so they lack "
+            "what came after the time in TO"
+        )
     if short:
         reasons.append(
             f"the rings of CPU {format_list(short)} do not reach back as far as was asked for "

@@ -21,7 +21,7 @@ from typing import cast
 
 from perfkeep import events, records
 from perfkeep.abi.perf_data import HEADER, MAGIC
-from perfkeep.abi.perf_event import Attr, ClockId, Flag, ReadFormat, Sample
+from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
 from perfkeep.client import sideband, taken
 from perfkeep.client.connection import call
 from perfkeep.client.opening import Wanted, kind_of, wanted
@@ -34,6 +34,7 @@ from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.kernel import cpus
 from perfkeep.records import deduce
 from perfkeep.records.deduce import Written
+from perfkeep.records.writers import id_place
 from perfkeep.wire import instance, messages, supervisors
 
 #: Of each ring, to find out how its records are laid out.
@@ -81,6 +82,7 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
         else:
             rings = _first_rings(found, notes)
             kinds, slots, used = _kinds_as_told(rings, told, notes)
+        _check_readable(kinds)
         ring = _one_kind_of_ring(rings, notes)
         target = messages.Target(program=messages.Program(pid, _comm(pid)))
         request = messages.Start(name, ring, kinds, slots, target, None, adopted=True)
@@ -94,6 +96,16 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
 
 def _cannot(why: str) -> PerfkeepError:
     return PerfkeepError(errno.EINVAL, why)
+
+
+def _check_readable(kinds: list[messages.Kind]) -> None:
+    """Raises: PerfkeepError: EINVAL: nobody could tell the samples of these events apart."""
+    attrs = [Attr.unpack(kind.attr) for kind in kinds]
+    if len(kinds) > 1 and id_place(attrs) is None:
+        raise _cannot(
+            f"the samples of its {len(kinds)} kinds of event carry no id in one place that tells them "
+            "apart, so no reader could: they cannot be adopted"
+        )
 
 
 def _comm(pid: int) -> str:
@@ -190,14 +202,9 @@ def _one_kind_of_ring(rings: list[RingUsers], notes: list[str]) -> messages.Ring
     overwrites = all(one.ring.overwrites for one in rings)
     if not overwrites:
         notes.append(
-            f"its ring does not overwrite: when nobody reads it any more, what comes after "
-            f"{first.ring.bytes} bytes per CPU is lost and counted"
-        )
-    if first.side.clock != ClockId.MONOTONIC:
-        clock = "the scheduler's clock" if first.side.clock is None else first.side.clock.name
-        notes.append(
-            f"its times are of {clock} and not of CLOCK_MONOTONIC: --last, --since and --until "
-            "of a snapshot may miss"
+            f"its ring does not overwrite: when its reader ends, what comes after "
+            f"{first.ring.bytes} bytes per CPU is lost and counted; that of perf record --overwrite "
+            "goes on"
         )
     kind: messages.RingKind = "backward" if first.side.backward else "forward"
     return messages.Ring(kind, first.ring.bytes, overwrites)
@@ -287,12 +294,12 @@ def _kinds_as_told(
                 "each, in the order in which they were opened, with -e (-e dummy for the one that "
                 "perf record adds behind all others)"
             )
-    layouts = _layouts(rings, notes)
+    layouts = _layouts(rings)
     kinds = []
     for place, one in enumerate(told):
         ids = {ring.events[place].kernel_id for ring in rings}
-        attr = _attr(one, rings[0], place, _sample_type(one, ids, layouts, len(told)))
-        if layouts is not None and not layouts.trailers:
+        attr = _attr(one, rings[0], place, _sample_type(one, ids, layouts))
+        if not layouts.trailers:
             attr = attr.with_flags(off=Flag.SAMPLE_ID_ALL)
         kinds.append(kind_of(one.event, attr, one.filter))
     slots = [
@@ -301,19 +308,20 @@ def _kinds_as_told(
     return kinds, slots, [event for ring in rings for event in ring.events]
 
 
-def _layouts(rings: list[RingUsers], notes: list[str]) -> deduce.Found | None:
-    """How their records are laid out; None when there is no sample to see it from.
+def _layouts(rings: list[RingUsers]) -> deduce.Found:
+    """The layout of their records.
 
     Raises:
-        PerfkeepError: EINVAL: in no way that is known.
+        PerfkeepError: EAGAIN: there is no sample yet to see it from · EINVAL: no known one.
     """
     found = [one for ring in rings for one in _records(ring)]
     if not any(deduce.is_sample(one.record) for one in found):
-        notes.append(
-            "no sample is in its rings, from which the layout of samples could be seen: they are "
-            "taken to be as perf record asks for them"
+        raise PerfkeepError(
+            errno.EAGAIN,
+            "the process does not tell how its samples are laid out, and no sample is in its rings "
+            "yet to see it from",
+            hint="adopt it again once it has recorded something",
         )
-        return None
     ids = {event.kernel_id for ring in rings for event in ring.events}
     layouts = deduce.layouts(found, ids)
     if layouts is None:
@@ -341,16 +349,13 @@ def _records(ring: RingUsers) -> list[Written]:
     return found[_GUESSED if guessed else 0 :][-_MOST_RECORDS:]
 
 
-def _sample_type(one: Wanted, ids: set[int], layouts: deduce.Found | None, kinds: int) -> Sample:
-    if layouts is not None:
-        for id in ids:
-            if id in layouts.sample_types:
-                return layouts.sample_types[id]
-        common = layouts.sample_types[None]
-        if not common & Sample.IDENTIFIER:
-            return common
-    else:
-        common = _ID_FIELDS & ~(Sample.ID | (Sample.IDENTIFIER if kinds == 1 else Sample(0)))
+def _sample_type(one: Wanted, ids: set[int], layouts: deduce.Found) -> Sample:
+    for id in ids:
+        if id in layouts.sample_types:
+            return layouts.sample_types[id]
+    common = layouts.sample_types[None]
+    if not common & Sample.IDENTIFIER:
+        return common
     raw = Sample.RAW if one.event.tracepoint else Sample(0)
     period = Sample(0) if one.event.attr.dummy else Sample.PERIOD
     return common & _ID_FIELDS | Sample.IP | raw | period

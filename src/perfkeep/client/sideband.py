@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, Sample, Software, Type
-from perfkeep.abi.records import SAMPLE_ID_WORDS, bits, word_count
+from perfkeep.abi.records import SAMPLE_ID_WORDS, SAMPLE_WORDS, bits, word_count
 from perfkeep.client import opening
 from perfkeep.client.connection import Connection, call
 from perfkeep.formats.perf_data.event import EventDesc
@@ -47,13 +47,23 @@ def kind_for(kinds: Sequence[messages.Kind]) -> messages.Kind | None:
     attr = Attr(
         type=Type.SOFTWARE,
         config=Software.DUMMY,
-        sample_type=first.sample_type & bits(SAMPLE_ID_WORDS),
+        sample_type=first.sample_type & _alike(first),
         sample_period=1,
         flags=flags | (first.flags & (Flag.USE_CLOCKID | Flag.INHERIT)),
         clockid=first.clockid,
         wakeup_events=WATERMARK,
     )
     return messages.Kind(NAME, NAME, attr.pack())
+
+
+def _alike(first: Attr) -> Sample:
+    """The fields of samples that a sideband has as well, though it has no samples: those of other
+    records, and where ID lies behind some words, these. Readers look for it in one place.
+    """
+    fields = bits(SAMPLE_ID_WORDS)
+    if first.sample_type & Sample.IDENTIFIER or not first.sample_type & Sample.ID:
+        return fields
+    return fields | bits(SAMPLE_WORDS[: SAMPLE_WORDS.index(Sample.ID)])
 
 
 def described(told: messages.KindInSnapshot) -> list[EventDesc]:

@@ -6,6 +6,7 @@ The broker copies the next ring while this process writes the last one, and whil
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from perfkeep.abi.perf_event import Attr
 from perfkeep.client.aside import AsideFile
+from perfkeep.client.clocks import ahead_ns
 from perfkeep.client.connection import Connection, again
 from perfkeep.client.sideband import described
+from perfkeep.errors import PerfkeepError
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
 from perfkeep.formats.perf_data.told import without_mappings
 from perfkeep.kernel import procfs
@@ -45,6 +48,7 @@ class Snapshot:
         recording: what the recording was at the time.
         gaps: when nothing was recorded, within the span that was asked for.
         complete: whether it has all that was asked for.
+        ahead_ns: how far the recording's clock was ahead of CLOCK_MONOTONIC; None: unknown.
     """
 
     def __init__(
@@ -54,8 +58,10 @@ class Snapshot:
         recording: RecordingInfo,
         gaps: list[messages.Gap],
         data: BinaryIO | None,
+        ahead_ns: int | None = 0,
     ) -> None:
         self.path = path
+        self.ahead_ns = ahead_ns
         self.coverage = coverage
         self.recording = recording
         self.gaps = gaps
@@ -115,16 +121,22 @@ class Snapshot:
         self.close()
 
 
-def gaps_in(recording: RecordingInfo, coverage: Coverage, window: Window) -> list[messages.Gap]:
+def gaps_in(
+    recording: RecordingInfo, coverage: Coverage, window: Window, ahead_ns: int | None = 0
+) -> list[messages.Gap]:
     """The gaps that reach into what was asked for: the window, or all that the rings hold. Rings
     that have not wrapped since a gap hold nothing older only because of it.
+
+    Args:
+        window: in ns of CLOCK_MONOTONIC.
+        ahead_ns: how far the recording's clock is ahead of that; None: unknown.
     """
     ahead = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    begin, end = 0, time.time_ns()
+    begin, end, first = 0, time.time_ns(), coverage.first_ns
     if window.since_ns is not None:
         begin = window.since_ns + ahead
-    elif coverage.first_ns is not None and all(cpu.wrapped for cpu in coverage.cpus):
-        begin = coverage.first_ns + ahead
+    elif first is not None and ahead_ns is not None and all(cpu.wrapped for cpu in coverage.cpus):
+        begin = first - ahead_ns + ahead
     if window.until_ns is not None:
         end = window.until_ns + ahead
     return [
@@ -151,31 +163,54 @@ def take(
     window = Window(since_ns, until_ns)
     if path is not None:
         with AsideFile(path, clobber) as out:
-            coverage, info = _write(name, out, window, progress, system)
-        return Snapshot(path, coverage, info, gaps_in(info, coverage, window), None)
+            coverage, info, ahead = _write(name, out, window, progress, system)
+        return Snapshot(path, coverage, info, gaps_in(info, coverage, window, ahead), None, ahead)
     data = os.fdopen(os.memfd_create("perfkeep-snapshot", os.MFD_CLOEXEC), "w+b")
     try:
-        coverage, info = _write(name, data, window, progress, system)
+        coverage, info, ahead = _write(name, data, window, progress, system)
         data.flush()
     except BaseException:
         data.close()
         raise
-    return Snapshot(None, coverage, info, gaps_in(info, coverage, window), data)
+    return Snapshot(None, coverage, info, gaps_in(info, coverage, window, ahead), data, ahead)
 
 
 def _write(
     name: str, out: BinaryIO, window: Window, progress: Progress | None, system: bool
-) -> tuple[Coverage, RecordingInfo]:
+) -> tuple[Coverage, RecordingInfo, int | None]:
+    """Gives what the snapshot covers, what was recorded, and `ahead_ns` of its clock."""
     connection, begun, told = again(lambda: begin(name, system))
     with connection:
         if begun.cpus:
             connection.send("CopyRing", CopyRing(0))  # on its way while we read /proc
+        ahead = ahead_ns(Attr.unpack(begun.kinds[0].kind.attr))
         about = Context(begun, told)
         host = about.host()
         with closing(_rings(connection, begun, about.longest, progress)) as rings:
             command = list(sys.argv)
-            coverage = write_snapshot(out, about.events, rings, host, window, command, told)
-    return coverage, begun.recording
+            own_window = of_clock(window, ahead, name)
+            coverage = write_snapshot(out, about.events, rings, host, own_window, command, told)
+    return coverage, begun.recording, ahead
+
+
+def of_clock(window: Window, ahead_ns: int | None, name: str) -> Window:
+    """A window of CLOCK_MONOTONIC in the clock of a recording.
+
+    Raises:
+        PerfkeepError: EOPNOTSUPP: how the two relate cannot be found out.
+    """
+    if window == Window():
+        return window
+    if ahead_ns is None:
+        raise PerfkeepError(
+            errno.EOPNOTSUPP,
+            f"the times of {name!r} are of a clock that this user cannot read, so no span of it can "
+            "be selected",
+            hint=f"perfkeep snapshot {name}",
+        )
+    return Window(
+        *(None if ns is None else ns + ahead_ns for ns in (window.since_ns, window.until_ns))
+    )
 
 
 class Context:
@@ -249,6 +284,8 @@ def _rings(
                 kind=ring.kind,
                 size=ring.bytes_per_cpu,
                 max_record=bound,
+                unread=copied.unread,
+                counted_lost=begun.lost[index] if begun.lost else None,
             )
         if progress is not None:
             progress(index + 1, count)

@@ -83,6 +83,31 @@ def read(fd: int, read_format: ReadFormat) -> Reading:
     return decode(words, read_format)
 
 
+def lost(fd: int, read_format: ReadFormat, kernel_id: int) -> int | None:
+    """Records of an event that did not fit into its ring; None: the event does not count them.
+
+    Args:
+        read_format: as the event was opened.
+        kernel_id: of the event; a read of any member of a group gives the whole group.
+
+    Raises:
+        OSError: as `read`.
+    """
+    if not read_format & ReadFormat.LOST:
+        return None
+    if not read_format & ReadFormat.GROUP:
+        return read(fd, read_format).lost
+    words = memoryview(os.read(fd, 16 << 10)).cast("Q").tolist()
+    times = ReadFormat.TOTAL_TIME_ENABLED | ReadFormat.TOTAL_TIME_RUNNING
+    if not words:
+        return 0
+    begin, has_id = 1 + int(read_format & times).bit_count(), bool(read_format & ReadFormat.ID)
+    for at in range(begin, len(words) - 1 - has_id, 2 + has_id):
+        if words[0] == 1 or (has_id and words[at + 1] == kernel_id):
+            return int(words[at + 1 + has_id])
+    return None
+
+
 def decode(words: list[int], read_format: ReadFormat) -> Reading:
     """The layout of perf_event_open(2), "Reading results". What is not there, as whoever said
     that this is the event's read_format was wrong, is 0.

@@ -36,11 +36,12 @@ def walk(data: memoryview | bytes, start: int, end: int, every: int = 256) -> Wa
     return Walk(*_walker.walk(data, start, end, every))
 
 
-def first_chained(data: memoryview | bytes, start: int, ids: bytes) -> int:
+def first_chained(
+    data: memoryview | bytes, start: int, ids: bytes, id_at: int = 8, id_back: int = 8
+) -> int:
     """See records.pure.first_chained."""
-    if _walker is None:
-        return pure.first_chained(data, start, ids)
-    found: int = _walker.first_chained(data, start, ids)
+    core = pure if _walker is None else _walker
+    found: int = core.first_chained(data, start, ids, id_at, id_back)
     return found
 
 

@@ -115,11 +115,11 @@ static Py_ssize_t index_of(uint64_t id, const unsigned char *ids, Py_ssize_t cou
 }
 
 /*
- * first_chained(data, start, ids) -> offset
+ * first_chained(data, start, ids, id_at = 8, id_back = 8) -> offset
  *
  * The earliest offset >= start from which the chain of records is valid and ends exactly at the
  * end of data. ids: sorted u64 words; when not empty, every record must carry one of them: a
- * sample in its first word, any other record in its last.
+ * sample at id_at, any other record id_back bytes before its end.
  *
  * Every slot of 8 bytes is looked at once, from the end: it is good when a record there ends at
  * a slot that is good.
@@ -127,11 +127,11 @@ static Py_ssize_t index_of(uint64_t id, const unsigned char *ids, Py_ssize_t cou
 static PyObject *first_chained(PyObject *self, PyObject *args)
 {
 	Py_buffer view, ids;
-	Py_ssize_t start, slots, slot, first;
+	Py_ssize_t start, slots, slot, first, id_at = 8, id_back = 8;
 	unsigned char *good;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "y*ny*", &view, &start, &ids))
+	if (!PyArg_ParseTuple(args, "y*ny*|nn", &view, &start, &ids, &id_at, &id_back))
 		return NULL;
 	if (start < 0)
 		start = 0;
@@ -153,9 +153,10 @@ static PyObject *first_chained(PyObject *self, PyObject *args)
 		if (!plausible(h, at, slots * 8) || !good[slot + h.size / 8])
 			continue;
 		if (ids.len >= 8) {
-			Py_ssize_t id_at = h.type == RECORD_SAMPLE ? at + 8 : at + h.size - 8;
+			Py_ssize_t place = h.type == RECORD_SAMPLE ? id_at : h.size - id_back;
 
-			if (h.size < 16 || index_of(word_at(view.buf, id_at), ids.buf, ids.len / 8) < 0)
+			if (place < 8 || place > h.size - 8 ||
+			    index_of(word_at(view.buf, at + place), ids.buf, ids.len / 8) < 0)
 				continue;
 		}
 		good[slot] = 1;

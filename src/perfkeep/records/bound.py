@@ -57,3 +57,17 @@ def longest(attr: Attr, format: str, frames: int) -> int:
         ends = [int(at) + int(size) for at, size in _FIELD.findall(format)]
         size += max(ends) if ends and "_loc " not in format else _MOST_RAW
     return max(size, 4096 + 256) if attr.flags & _WITH_PATHS else size
+
+
+def spoilt_bytes(length: int, overwritten: int, longest: int, unread: int | None) -> int:
+    """How much of a copy's oldest end was overwritten, or being overwritten, while it was made.
+
+    Args:
+        length: of the copy.
+        overwritten: how far data_head moved meanwhile, less what was free in the ring before.
+        longest: no record has more bytes.
+        unread: so many of the newest bytes cannot change, as the ring does not overwrite them; None:
+            it does.
+    """
+    spoilt = max(0, overwritten + CONTEXTS * longest)
+    return min(spoilt, length - min(unread or 0, length))

@@ -71,7 +71,9 @@ def walk(data: memoryview | bytes, start: int, end: int, every: int) -> Walk:
     return Walk(at, count, lost & (1 << 64) - 1, marks)
 
 
-def first_chained(data: memoryview | bytes, start: int, ids: bytes) -> int:
+def first_chained(
+    data: memoryview | bytes, start: int, ids: bytes, id_at: int = 8, id_back: int = 8
+) -> int:
     """The earliest offset from which the chain of records ends exactly at the end of `data`.
 
     A forward ring that has wrapped has no findable first record; but the end is known, and a
@@ -79,8 +81,9 @@ def first_chained(data: memoryview | bytes, start: int, ids: bytes) -> int:
 
     Args:
         start: look no earlier than here.
-        ids: sorted u64 words; when not empty, every record carries one of them: a sample in its
-            first word, any other in its last.
+        ids: sorted u64 words; when not empty, every record carries one of them.
+        id_at: its offset in a sample.
+        id_back: its distance from the end of any other record.
 
     Returns:
         The offset; len(data) rounded down to 8 when there is no chain.
@@ -96,8 +99,8 @@ def first_chained(data: memoryview | bytes, start: int, ids: bytes) -> int:
         if not _plausible(type, size, slots * 8 - at) or not good[slot + size // 8]:
             continue
         if known:
-            id_at = at + 8 if type == Record.SAMPLE else at + size - 8
-            if size < 16 or _WORD.unpack_from(data, id_at)[0] not in known:
+            place = id_at if type == Record.SAMPLE else size - id_back
+            if not 8 <= place <= size - 8 or _WORD.unpack_from(data, at + place)[0] not in known:
                 continue
         good[slot] = 1
         first = slot

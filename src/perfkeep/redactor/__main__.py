@@ -32,6 +32,7 @@ class Request(msgspec.Struct):
 
     backward: bool
     overwritten: int
+    unread: int | None
     seconds: int  # that whoever asks waits
     sources: list[Source]  # as arrays; the attr in base64
 
@@ -64,7 +65,9 @@ def answer(request: Request, copy: OwnedFd) -> OwnedFd:
     if size:
         with mmap.mmap(copy.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ) as mapping:
             data += mapping
-    blank = redact(data, request.backward, request.sources, request.overwritten, most_frames())
+    blank = redact(
+        data, request.backward, request.sources, request.overwritten, most_frames(), request.unread
+    )
     if blank:
         print(f"perfkeep-redactor: {blank} of {size} bytes are no records, and blank", flush=True)
     made = OwnedFd(os.memfd_create("perfkeep-redacted", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))

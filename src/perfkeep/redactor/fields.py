@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from perfkeep.abi.perf_event import BRANCH_BITS, Attr, Branch, Flag, ReadFormat, Sample, Type
@@ -149,7 +149,6 @@ class Shape:
     def __init__(self, attr: Attr, format: str) -> None:
         kinds = attr.sample_type
         self.attr = attr
-        self.identified = bool(kinds & Sample.IDENTIFIER and attr.flags & Flag.SAMPLE_ID_ALL)
         #: Where a sample has its event's id; None: it has none.
         self.id_at = sample_id_at(kinds)
         #: Where a sample has its pid and tid; None: it has none.
@@ -241,9 +240,3 @@ class Shape:
                 found.append((at, at + value + 8))
                 at += value + 8
         return found if at == end else None
-
-
-def id_place(shapes: Sequence[Shape]) -> int | None:
-    """Where the samples of all of them have the id, when it is one place."""
-    places = {shape.id_at for shape in shapes}
-    return places.pop() if len(places) == 1 else None

@@ -47,14 +47,13 @@ from typing import NamedTuple
 from perfkeep import records
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import HEADER_SIZE, Record
-from perfkeep.records.bound import CONTEXTS, longest
+from perfkeep.records.bound import longest, spoilt_bytes
 from perfkeep.redactor.fields import (
     BEYOND,
     DEAD,
     DEAD_END,
     LOWEST,
     Shape,
-    id_place,
     scan,
 )
 
@@ -99,6 +98,7 @@ def redact(
     sources: Iterable[Source],
     overwritten: int | None = None,
     frames: int = _FRAMES,
+    unread: int | None = None,
 ) -> int:
     """Replace, in place. Gives the number of bytes that could not be understood and are 0 now, not
     counting those that no reader looks at.
@@ -108,8 +108,9 @@ def redact(
         overwritten: how far data_head moved meanwhile, less what was free in the ring before; None:
             there was room enough.
         frames: the most that a call chain has.
+        unread: so many of the newest bytes cannot have been overwritten; None: the ring overwrites.
     """
-    return _Copy(data, list(sources), frames).redact(backward, overwritten)
+    return _Copy(data, list(sources), frames).redact(backward, overwritten, unread)
 
 
 class _Copy:
@@ -119,7 +120,8 @@ class _Copy:
         self.words = self.view[: len(data) // 8 * 8].cast("Q")
         shapes = [Shape(Attr.unpack(one.attr), one.format) for one in sources]
         self.by_id = {id: shapes[at] for at, one in enumerate(sources) for id in one.ids}
-        self.id_at = id_place(shapes)
+        sample_places = {shape.id_at for shape in shapes}
+        self.id_at = sample_places.pop() if len(sample_places) == 1 else None
         places = {shape.trailer_id_at for shape in shapes}
         self.trailer_id_at = places.pop() if len(places) == 1 else None
         #: Whether anything here may be what a program had in registers or on a stack.
@@ -131,8 +133,10 @@ class _Copy:
         self.earliest = min(
             (shape.variable for shape in shapes if shape.padded and shape.private), default=None
         )
-        identified = all(shape.identified for shape in shapes)
-        self.ids = b"".join(map(_WORD.pack, sorted(self.by_id))) if identified else b""
+        #: Sorted words, where every record has an id.
+        self.ids = b""
+        if self.id_at is not None and self.trailer_id_at is not None:
+            self.ids = b"".join(map(_WORD.pack, sorted(self.by_id)))
         self.longest = max(
             (longest(Attr.unpack(one.attr), one.format, frames) for one in sources), default=0
         )
@@ -143,17 +147,19 @@ class _Copy:
         #: Where the records begin that are looked at.
         self.marks: Sequence[int] = ()
 
-    def redact(self, backward: bool, overwritten: int | None) -> int:
+    def redact(self, backward: bool, overwritten: int | None, unread: int | None) -> int:
         data, length = self.data, len(self.data)
         spoilt, start, limit = 0, 0, length
         if overwritten is not None:
-            spoilt = min(length, max(0, overwritten + CONTEXTS * self.longest))
+            spoilt = spoilt_bytes(length, overwritten, self.longest, unread)
         # A ring that was full, or became it: the oldest record is cut off somewhere.
         wrapped = overwritten is not None and overwritten >= 0
         if backward:
             limit -= spoilt
         elif spoilt or wrapped:
-            start = records.first_chained(self.view, spoilt, self.ids)
+            start = records.first_chained(
+                self.view, spoilt, self.ids, self.id_at or 0, -(self.trailer_id_at or 0)
+            )
         if start and self.private:
             start = self._first_behind(start, spoilt + self.longest, limit)
         end = self._walk(start, limit)

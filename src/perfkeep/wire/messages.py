@@ -30,6 +30,7 @@ from perfkeep.wire.structs import (
     Program,
     RecordingInfo,
     Ring,
+    RingCopied,
     RingKind,
     Slot,
     Spill,
@@ -289,31 +290,21 @@ class Snapshot(msgspec.Struct, frozen=True):
     """What a snapshot will hold; its rings are asked for one by one with CopyRing.
 
     The rings stay as they are asked for here, even when the recording is claimed meanwhile.
+    `lost`, of rings that do not overwrite: for each of `cpus` how many records the kernel had no room
+    for since the events were opened, by its own counters; null: the events do not count them.
     """
 
     recording: RecordingInfo
     kinds: list[KindInSnapshot]
     cpus: list[int]
     sideband: Told | None = None
+    lost: list[int | None] = []
 
 
 class CopyRing(msgspec.Struct, frozen=True):
     """Copy one ring of the snapshot that this connection began: an index into `cpus`."""
 
     index: Count
-
-
-class RingCopied(msgspec.Struct, frozen=True):
-    """The copy rides along as a sealed memfd of `bytes`, in one piece.
-
-    backward: offset 0 is `head_before`, records go from the newest to the oldest.
-    forward: the last byte lies before `head_before`, records go from the oldest to the newest.
-    """
-
-    cpu: int
-    bytes: int
-    head_before: int
-    head_after: int
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -64,6 +64,22 @@ class Ring(msgspec.Struct, frozen=True):
     overwrites: bool = True
 
 
+class RingCopied(msgspec.Struct, frozen=True):
+    """The copy rides along as a sealed memfd of `bytes`, in one piece.
+
+    backward: offset 0 is `head_before`, records go from the newest to the oldest.
+    forward: the last byte lies before `head_before`, records go from the oldest to the newest.
+    `unread`: of a ring that does not overwrite, how many of the newest bytes its reader has not
+    consumed. For them the kernel has no room but the rest of the ring.
+    """
+
+    cpu: int
+    bytes: int
+    head_before: int
+    head_after: int
+    unread: int | None = None
+
+
 class Access(msgspec.Struct, frozen=True):
     """Who may what. None: as it is, or for a new recording the caller's own and 0600.
 

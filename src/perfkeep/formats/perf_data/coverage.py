@@ -18,8 +18,9 @@ from typing import Literal
 
 from perfkeep import records
 from perfkeep.abi.perf_event import Flag, Sample
+from perfkeep.abi.records import sample_id_at, trailer_id_at
 from perfkeep.formats.perf_data.event import EventDesc
-from perfkeep.records.bound import CONTEXTS
+from perfkeep.records.bound import spoilt_bytes
 from perfkeep.records.pure import Walk
 from perfkeep.records.writers import Writers
 
@@ -38,6 +39,10 @@ class RingCopy:
         head_before, head_after: data_head before and after the copy was made.
         size: of the ring, in bytes; `data` is shorter when less was written so far.
         max_record: no record is longer.
+        unread: of a ring that does not overwrite, the newest bytes that its reader has not consumed;
+            None: it overwrites.
+        counted_lost: records that such a ring had no room for, by the kernel's counters; None: the
+            events do not count them.
     """
 
     cpu: int
@@ -47,6 +52,8 @@ class RingCopy:
     kind: Literal["backward", "forward"]
     size: int
     max_record: int
+    unread: int | None = None
+    counted_lost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +72,11 @@ class CpuCoverage:
         first_ns, last_ns: times of the oldest and the newest record, None without any.
         bytes: of records.
         overwritten: bytes that were overwritten while they were copied.
-        lost: samples that the kernel had no room for, by its own LOST records.
-        reached: whether everything since the asked-for beginning is there.
+        lost: records that the kernel had no room for, by its LOST records, and where the ring stopped
+            by its counters.
+        reached: whether everything in the asked-for span is there.
         wrapped: whether the ring was full, so that it may have held older records before.
+        stopped: whether the ring does not overwrite and has no room: what came later is lost.
     """
 
     cpu: int
@@ -79,6 +88,7 @@ class CpuCoverage:
     lost: int = 0
     reached: bool = True
     wrapped: bool = False
+    stopped: bool = False
 
 
 @dataclass(slots=True)
@@ -107,20 +117,27 @@ class Clock:
     def __init__(self, events: Sequence[EventDesc]) -> None:
         self._writers = Writers((event.attr, event.all_ids) for event in events)
         ids = sorted(id for event in events for id in event.all_ids)
-        identified = all(
-            event.attr.sample_type & Sample.IDENTIFIER and event.attr.flags & Flag.SAMPLE_ID_ALL
-            for event in events
-        )
+        attrs = [event.attr for event in events]
+        places = {
+            (sample_id_at(attr.sample_type), trailer_id_at(attr.sample_type)) for attr in attrs
+        }
+        one_place = len(places) == 1 and all(attr.flags & Flag.SAMPLE_ID_ALL for attr in attrs)
+        self._id_at, self._trailer_id_at = places.pop() if one_place else (None, None)
         #: Whether records say when they were written; a window means nothing otherwise.
         self.known = all(event.attr.sample_type & Sample.TIME for event in events)
-        #: Sorted words for records.first_chained; empty when records do not carry their id.
-        self.ids = b"".join(map(_WORD.pack, ids)) if identified else b""
+        #: Sorted words for records.first_chained; empty when not all records carry an id.
+        self._ids = b"".join(map(_WORD.pack, ids)) if self._id_at is not None else b""
 
     def time(self, data: memoryview, at: int) -> int | None:
         size = _HEADER.unpack_from(data, at)[2]
         record = data[at : at + size]
         layout = self._writers.layout(record)
         return layout.time(record) if layout else None
+
+    def first_record(self, data: memoryview, start: int) -> int:
+        """Offset of the first record of a forward ring that has wrapped, see records.first_chained."""
+        back = -(self._trailer_id_at or 0)
+        return records.first_chained(data, start, self._ids, self._id_at or 0, back)
 
 
 def valid_part(ring: RingCopy, clock: Clock) -> tuple[int, int, int]:
@@ -134,13 +151,13 @@ def valid_part(ring: RingCopy, clock: Clock) -> tuple[int, int, int]:
     length = len(ring.data)
     free = ring.size - length
     # Room that was never written takes what comes first.
-    spoilt = max(0, moved + CONTEXTS * ring.max_record - free)
-    overwritten = min(length, max(0, moved - free))
+    spoilt = spoilt_bytes(length, moved - free, ring.max_record, ring.unread)
+    overwritten = min(spoilt, max(0, moved - free))
     if ring.kind == "backward":
-        return 0, max(0, length - spoilt), overwritten
+        return 0, length - spoilt, overwritten
     if not spoilt and free != 0:
         return 0, length, overwritten
-    return records.first_chained(ring.data, min(spoilt, length), clock.ids), length, overwritten
+    return clock.first_record(ring.data, spoilt), length, overwritten
 
 
 def first_where(
@@ -188,6 +205,28 @@ def _reaches(
     return oldest is not None and oldest <= since
 
 
+def _missing_behind(
+    ring: RingCopy, start: int, chain: Walk, window: Window, clock: Clock
+) -> int | None:
+    """How many records behind the newest one the kernel had no room for; None: perhaps some.
+
+    The kernel writes a LOST record when there is room again. Until then only its counters have them:
+    those of all events since they were opened, less what LOST records say.
+    """
+    if ring.unread is None:
+        return 0
+    if window.until_ns is not None and chain.records:
+        newest = clock.time(ring.data, _oldest_and_newest(ring, start, chain)[1])
+        if newest is not None and newest >= window.until_ns:
+            return 0
+    head = (-ring.head_before if ring.kind == "backward" else ring.head_before) & _MASK64
+    full = ring.size - ring.unread < ring.max_record
+    if ring.counted_lost is None:
+        return None if full else 0
+    # Once its reader has consumed anything, LOST records may have been overwritten since.
+    return max(0, ring.counted_lost - chain.lost) if full or ring.unread == head else 0
+
+
 def _inside(
     ring: RingCopy, start: int, chain: Walk, window: Window, clock: Clock
 ) -> tuple[int, int]:
@@ -223,10 +262,14 @@ def cut(ring: RingCopy, window: Window, clock: Clock) -> tuple[memoryview, CpuCo
     covered = CpuCoverage(ring.cpu, overwritten=overwritten)
     covered.wrapped = len(ring.data) == ring.size
     covered.reached = _reaches(ring, start, limit, chain, window.since_ns, clock)
+    missing = _missing_behind(ring, start, chain, window, clock)
     if clock.known and window != Window():
         start, end = _inside(ring, start, chain, window, clock)
         chain = records.walk(ring.data, start, end)
-    covered.records, covered.lost, covered.bytes = chain.records, chain.lost, chain.end - start
+    covered.stopped = missing is None or missing > 0
+    covered.reached &= not covered.stopped
+    covered.lost = chain.lost + (missing or 0)
+    covered.records, covered.bytes = chain.records, chain.end - start
     if chain.records:
         oldest, newest = _oldest_and_newest(ring, start, chain)
         covered.first_ns = clock.time(ring.data, oldest)

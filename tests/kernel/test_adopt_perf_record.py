@@ -1,0 +1,144 @@
+"""What `perf record` runs with every day can be adopted, and the snapshots are readable and honest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import perfkeep
+from perfkeep.abi.perf_event import Attr, ClockId, Flag
+from perfkeep.client.adopt import adopt
+from perfkeep.client.clocks import ahead_ns
+from perfkeep.client.look import look
+from perfkeep.testing.requirements import perf_events, perf_tool, requires, root
+from support.commands import Cli
+from support.waiting import Eventually
+
+pytestmark = [requires(perf_events, perf_tool, root), pytest.mark.usefixtures("running")]
+
+
+@contextmanager
+def perf_record(file: Path, *options: str) -> Iterator[int]:
+    """A perf record that has taken samples; killed behind the block, so that its events stay on."""
+    command = ["perf", "record", *options, "-o", str(file)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def adopted(pid: int, eventually: Eventually) -> perfkeep.Recording:
+    """The recording of a perf record that has begun and has samples."""
+    found: list[perfkeep.Recording] = []
+
+    def begun() -> bool:
+        try:
+            found.append(adopt(pid, "taken"))
+        except perfkeep.PerfkeepError:
+            return False
+        return True
+
+    def has_samples() -> bool:
+        with found[0].snapshot() as snapshot:
+            return sum(cpu.records for cpu in snapshot.coverage.cpus) > 200
+
+    eventually(begun)
+    eventually(has_samples)
+    return found[0]
+
+
+EVERYDAY = {
+    "frequency": ["-a", "-F", "99"],
+    "call chains": ["-a", "-g", "-F", "99"],
+    "period": ["-a", "-c", "1000000"],
+    "defaults": ["-a"],
+    "one CPU": ["-C", "0", "-F", "999"],
+    "overwriting": ["-a", "-F", "99", "--overwrite"],
+    "CLOCK_MONOTONIC_RAW": ["-a", "-F", "99", "-k", "CLOCK_MONOTONIC_RAW"],
+    "two events": ["-a", "-F", "99", "-e", "cpu-clock", "-e", "page-faults"],
+    "a tracepoint": ["-a", "-e", "sched:sched_switch"],
+    "stacks": ["-a", "-F", "99", "--call-graph", "dwarf,512"],
+}
+
+
+@pytest.mark.parametrize("options", EVERYDAY.values(), ids=EVERYDAY.keys())
+def test_its_snapshot_is_read_by_stock_perf_and_by_perfkeep(
+    options: list[str], tmp_path: Path, eventually: Eventually
+) -> None:
+    path = tmp_path / "copy.data"
+    with perf_record(tmp_path / "perf.data", *options) as pid:
+        recording = adopted(pid, eventually)
+        recording.snapshot(str(path)).close()
+    script = subprocess.run(
+        ["perf", "script", "-f", "-F", "tid,cpu,time,event", "-G", "-i", str(path)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    data = look(str(path))
+    complaint = "" if data.lost else script.stderr
+    assert complaint == ""
+    assert not data.unknown and not data.malformed
+    assert sum(map(len, data.tables.values())) == len(script.stdout.splitlines()) > 0
+
+
+@pytest.mark.parametrize("clock", ["", "CLOCK_MONOTONIC", "CLOCK_BOOTTIME"])
+def test_the_last_seconds_are_those_of_its_own_clock(
+    clock: str, tmp_path: Path, eventually: Eventually
+) -> None:
+    options = ["-C", "0", "-F", "999", *(["-k", clock] if clock else [])]
+    with perf_record(tmp_path / "perf.data", *options) as pid:
+        recording = adopted(pid, eventually)
+        with recording.snapshot() as whole, recording.snapshot(last="1h") as hour:
+            (everything,), (last,) = whole.coverage.cpus, hour.coverage.cpus
+        assert last.records >= everything.records > 200
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        with recording.snapshot(until_ns=before) as early, early:
+            assert early.ahead_ns is not None and early.coverage.last_ns is not None
+            assert early.coverage.last_ns <= before + early.ahead_ns
+        with recording.snapshot(since_ns=before + 3_600 * 10**9) as none:
+            assert none.coverage.cpus[0].records == 0
+
+
+def test_a_ring_that_is_full_says_what_it_lacks(
+    tmp_path: Path, eventually: Eventually, cli: Cli
+) -> None:
+    with perf_record(tmp_path / "perf.data", "-C", "0", "-F", "5000", "-m", "8") as pid:
+        recording = adopted(pid, eventually)
+        os.kill(pid, signal.SIGSTOP)  # as good as dead: it reads no more
+
+        def lost() -> int:
+            return sum(one.lost for event in recording.stat().events for one in event.per_cpu)
+
+        def stopped() -> bool:
+            with recording.snapshot() as snapshot:
+                return snapshot.coverage.cpus[0].stopped
+
+        eventually(stopped)
+    for span in ([], ["--last", "1h"], ["--last", "1us"]):
+        before = lost()
+        done = cli("snapshot", "taken", "-o", tmp_path / "copy.data", *span)
+        assert done.code == 3 and "do not overwrite and are full" in done.err
+        row = done.out.splitlines()[1].split()
+        assert row[-1] == "no"
+        assert 0 < int(row[-2].replace(",", "")) <= lost()
+        assert before <= lost()
+
+
+@pytest.mark.parametrize("clock", [None, *ClockId])
+def test_the_clock_of_an_event_is_compared_with_that_of_spans(clock: ClockId | None) -> None:
+    attr = Attr() if clock is None else Attr(flags=Flag.USE_CLOCKID, clockid=clock)
+    first, second = ahead_ns(attr), ahead_ns(attr)
+    assert first is not None and second is not None
+    # Within what an interruption between two readings may cost.
+    assert abs(first - second) < 10**9
+    if clock is not None:
+        now = time.clock_gettime_ns(clock) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        assert abs(first - now) < 10**9
