@@ -28,6 +28,7 @@ def instance() -> Iterator[str]:
     """A broker and a keeper that nobody else uses."""
     before = os.environ.get("PERFKEEP_SOCKET")
     with tempfile.TemporaryDirectory(prefix="pkb-") as directory:
+        os.chmod(directory, 0o711)  # so that recordings can be shared
         path = os.environ["PERFKEEP_SOCKET"] = f"{directory}/s"
         try:
             yield path

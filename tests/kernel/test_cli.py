@@ -144,7 +144,7 @@ def kept(cli: Cli) -> Iterator[None]:
     [
         (["stat", "kent"], 1, "no recording named 'kent'\nhint: did you mean kept?"),
         (["start", "kept", "-e", "cpu-clock"], 1, "'kept' exists already"),
-        (["start", "x y", "-e", "cpu-clock"], 1, "cannot be a recording's name"),
+        (["start", "x y", "-e", "cpu-clock"], 2, "cannot be a recording's name"),
         (["start", "x", "-e", "cpu-clock", "--ring", "5000"], 2, "power of two pages"),
         (
             ["start", "x", "-e", "cpu-clock", "--ring", "3M"],
@@ -162,9 +162,10 @@ def kept(cli: Cli) -> Iterator[None]:
         (["start", "x", "-e", "cpu-clock", "--cgroup", "/no/such"], 2, "no cgroup"),
         (["start", "x", "-e", "cpu-clock", "--filter", "a"], 2, "filter needs a tracepoint"),
         (["start", "x", "-e", "sched:sched_switch", "--filter", "no_field == 1"], 2, "filter"),
-        (["start", "", "-e", "cpu-clock"], 2, "1 to 64 characters"),
-        (["start", "x" * 65, "-e", "cpu-clock"], 2, "this one has 65"),
-        (["start", "\udcff", "-e", "cpu-clock"], 2, "is not UTF-8"),
+        (["start", "", "-e", "cpu-clock"], 2, "cannot be a recording's name"),
+        (["start", "x" * 65, "-e", "cpu-clock"], 2, "up to 64 letters"),
+        (["start", "\udcff", "-e", "cpu-clock"], 2, "cannot be a recording's name"),
+        (["show", "\udcff"], 2, "is not UTF-8"),
         (["start", "x", "-e", "cpu-clock", "--cgroup", ""], 2, "no cgroup was named"),
         (["start", "x", "-e", "cpu-clock", "--ring", "-8M"], 2, "not a size"),
         (["add", "kept", "-e", "nonsense"], 2, "nonsense"),
@@ -187,8 +188,10 @@ def test_bad_input_is_refused_in_a_sentence_and_nothing_is_lost(
 ) -> None:
     got = cli(*words)
     assert (got.code, got.out) == (code, ""), got.err
-    failed, *hint = got.err.splitlines()
-    assert says in got.err and failed.startswith("perfkeep: ")
+    usage, sentence, rest = got.err.partition("perfkeep: ")
+    assert says in got.err and sentence
+    assert usage.startswith("usage: perfkeep ") is (code == 2)
+    _, *hint = rest.splitlines()
     assert not hint or (len(hint) == 1 and hint[0].startswith("hint: "))
 
 

@@ -223,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError as error:
         from perfkeep.cli.common import printable
 
+        sys.stderr.write(_usage(words))
         print(f"perfkeep: {printable(error.object)!r} is not UTF-8", file=sys.stderr)
         return USAGE
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from perfkeep.client.connection import Shared
-from perfkeep.errors import KernelRefused, UsageError
+from perfkeep.errors import KernelRefused, PerfkeepError
 from perfkeep.kernel.syscalls import mount, umount
 from perfkeep.wire.instance import Instance, of_caller, prepare_directory
 
@@ -34,17 +34,17 @@ def is_mounted(where: Instance) -> bool:
     """Whether the literal path shows this instance's events.
 
     Raises:
-        UsageError: EEXIST: it shows another's.
+        PerfkeepError: EEXIST: it shows another's.
     """
     if not LITERAL.is_dir():
         return False
     with suppress(FileNotFoundError):
         if os.path.samefile(LITERAL, f"{where.devices}/persistent"):
             return True
-    raise UsageError(
-        f"{LITERAL} is there already, and shows the events of another instance; take it away with: "
-        "perfkeep umount",
+    raise PerfkeepError(
         errno.EEXIST,
+        f"{LITERAL} is there already, and shows the events of another instance",
+        hint="perfkeep umount",
     )
 
 
@@ -56,7 +56,7 @@ def mount_at_literal_path(where: Instance) -> bool:
 
     Raises:
         KernelRefused: EPERM, ENODEV: no right to mount, no overlayfs.
-        UsageError: EEXIST: another instance is shown there.
+        PerfkeepError: EEXIST: another instance is shown there.
     """
     with Shared():  # a broker, who makes the tree
         pass
