@@ -55,7 +55,7 @@ def test_several_readers_get_every_sample_once_and_in_order(
     caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
-    perfkeep.start("flight", [CALLS], ring="1M")
+    perfkeep.start("flight", [one.calls], ring="1M")
     readers = [Reader("flight", one), Reader("flight", one)]
     for _ in range(5):
         last = one.ask("call", 500)
@@ -73,7 +73,7 @@ def test_who_comes_too_late_is_told_how_much_it_lost_and_others_lose_nothing(
     caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
-    perfkeep.start("flight", [CALLS], ring="64K")
+    perfkeep.start("flight", [one.calls], ring="64K")
     slow, fast = Reader("flight", one), Reader("flight", one)
     for _ in range(20):
         last = one.ask("call", 200)
@@ -91,7 +91,7 @@ def test_a_reader_does_not_notice_that_the_broker_restarts(
     caller: Callers, running: Running, eventually: Eventually
 ) -> None:
     one = caller(0)
-    perfkeep.start("flight", [CALLS], ring="1M")
+    perfkeep.start("flight", [one.calls], ring="1M")
     reader = Reader("flight", one)
     one.ask("call", 100)
     eventually(lambda: reader.look() and reader.numbers[-1] == 100)
@@ -107,7 +107,7 @@ def test_a_reader_does_not_notice_that_the_broker_restarts(
 
 def test_what_was_recorded_last_is_there_though_it_has_been_claimed(caller: Callers) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="64K")
+    recording = perfkeep.start("flight", [one.calls], ring="64K")
     with recording.follow() as follower:
         one.ask("call", 10)
         recording.claim()
@@ -122,7 +122,7 @@ def test_who_may_only_read_is_given_copies(
     caller: Callers, reachable: Running, as_nobody: AsNobody, eventually: Eventually
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="64K", mode=0o604)
+    recording = perfkeep.start("flight", [one.calls], ring="64K", mode=0o604)
     one.ask("call", 50)
 
     def follow() -> list[int]:
@@ -139,7 +139,7 @@ def test_who_may_only_read_is_given_copies(
 
 def test_tail_prints_the_last_ones_and_goes_on_until_it_is_over(caller: Callers) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="64K")
+    recording = perfkeep.start("flight", [one.calls], ring="64K")
     one.ask("call", 20)
     command = [sys.executable, "-m", "perfkeep", "tail", "flight", "-n", "5", "--pid", str(one.pid)]
     with subprocess.Popen(

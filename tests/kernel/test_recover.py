@@ -17,7 +17,7 @@ from perfkeep.client.connection import disconnect
 from perfkeep.client.recover import look, look_at_all, recover
 from perfkeep.errors import BrokerError, DataError, PerfkeepError
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
-from support.caller import CALLS, Callers
+from support.caller import Caller, Callers
 from support.instance import Running, kill_both
 from support.waiting import Eventually
 
@@ -33,22 +33,28 @@ def spilled_after(recording: perfkeep.Recording, moment_ns: int) -> Callable[[],
 
 
 @pytest.fixture
-def spilling(running: Running, tracefs_mounted: Path, tmp_path: Path) -> perfkeep.Recording:
+def one(caller: Callers) -> Caller:
+    return caller(0)
+
+
+@pytest.fixture
+def spilling(
+    running: Running, one: Caller, tracefs_mounted: Path, tmp_path: Path
+) -> perfkeep.Recording:
     return perfkeep.start(
-        "flight", [CALLS], ring="256K", spill=str(tmp_path / "spill"), spill_every=0.2
+        "flight", [one.calls], ring="256K", spill=str(tmp_path / "spill"), spill_every=0.2
     )
 
 
 def test_the_past_is_still_there_when_both_have_died(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callers,
+    one: Caller,
     eventually: Eventually,
     tmp_path: Path,
 ) -> None:
     import time
 
-    one = caller(0)
     for _ in range(3):
         one.ask("call", 100)
         eventually(spilled_after(spilling, time.time_ns()))
@@ -70,13 +76,12 @@ def test_the_past_is_still_there_when_both_have_died(
 def test_a_broker_that_dies_spills_on_where_it_was(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callers,
+    one: Caller,
     eventually: Eventually,
     tmp_path: Path,
 ) -> None:
     import time
 
-    one = caller(0)
     for victim in (0, 1, 0):
         one.ask("call", 100)
         os.kill(running.pids()[victim], signal.SIGKILL)
@@ -92,14 +97,13 @@ def test_a_broker_that_dies_spills_on_where_it_was(
 def test_the_command_writes_what_perf_reads(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callers,
+    one: Caller,
     eventually: Eventually,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     import time
 
-    one = caller(0)
     one.ask("call", 20)
     eventually(spilled_after(spilling, time.time_ns()))
     kill_both(running)
@@ -119,14 +123,13 @@ def test_the_command_writes_what_perf_reads(
 def test_what_cannot_be_read_is_said_and_the_rest_recovered(
     running: Running,
     spilling: perfkeep.Recording,
-    caller: Callers,
+    one: Caller,
     eventually: Eventually,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     import time
 
-    one = caller(0)
     one.ask("call", 20)
     eventually(spilled_after(spilling, time.time_ns()))
     spilling.claim()

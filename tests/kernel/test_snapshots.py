@@ -59,7 +59,7 @@ def written(recording: perfkeep.Recording, cpu: int) -> int:
 
 def test_consecutive_snapshots_overlap_and_nothing_is_missing_in_all(caller: Callers) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="1M")
+    recording = perfkeep.start("flight", [one.calls], ring="1M")
     everything: set[int] = set()
     before: list[int] = []
     # The ring holds several seconds of that, however long a snapshot takes.
@@ -84,7 +84,7 @@ def test_a_ring_that_is_overwritten_at_full_speed_gives_whole_snapshots(
     caller: Callers, ring: str, eventually: Eventually
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring=ring)
+    recording = perfkeep.start("flight", [one.calls], ring=ring)
     size = recording.info.ring.bytes_per_cpu
     with one.calling():
         eventually(lambda: written(recording, 0) > 2 * size)
@@ -98,7 +98,7 @@ def test_a_ring_that_is_overwritten_at_full_speed_gives_whole_snapshots(
 
 def test_what_was_recorded_last_is_in_the_snapshot(caller: Callers) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
+    recording = perfkeep.start("flight", [one.calls], cpus=[0], ring="64K")
     for _ in range(20):
         last = one.ask("call", 97)
         with recording.snapshot() as snapshot:
@@ -107,7 +107,7 @@ def test_what_was_recorded_last_is_in_the_snapshot(caller: Callers) -> None:
 
 def test_a_ring_that_has_not_wrapped_is_there_from_the_first_sample_on(caller: Callers) -> None:
     one = caller(LAST)
-    recording = perfkeep.start("flight", [CALLS], ring="1M")
+    recording = perfkeep.start("flight", [one.calls], ring="1M")
     one.ask("call", 1000)
     with recording.snapshot() as snapshot:
         assert one.numbers_in(snapshot) == list(range(1, 1001))
@@ -126,7 +126,7 @@ def test_many_snapshots_at_the_same_time_are_each_whole(
     caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="512K")
+    recording = perfkeep.start("flight", [one.calls], ring="512K")
     found: list[list[int]] = []
 
     def take() -> None:
@@ -151,7 +151,8 @@ def test_a_recording_that_is_claimed_during_a_snapshot_is_still_whole_in_it(
     caller: Callers, after: int
 ) -> None:
     first, last = caller(0), caller(LAST)
-    recording = perfkeep.start("flight", [CALLS], ring="256K")
+    either = f"common_pid == {first.pid} || common_pid == {last.pid}"
+    recording = perfkeep.start("flight", [(CALLS, either)], ring="256K")
     for one in (first, last):
         one.ask("call", 1500)
 
@@ -170,7 +171,7 @@ def test_the_rings_stay_though_the_recording_is_claimed_before_they_are_copied(
     caller: Callers,
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
+    recording = perfkeep.start("flight", [one.calls], cpus=[0], ring="64K")
     one.ask("call", 100)
     with Connection(current()) as client:
         begun, told = client.call("BeginSnapshot", messages.Named("flight"), messages.Snapshot)
@@ -190,7 +191,7 @@ def test_the_rings_stay_though_the_recording_is_claimed_before_they_are_copied(
 
 def test_the_last_moments_alone_can_be_asked_for(caller: Callers) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="1M")
+    recording = perfkeep.start("flight", [one.calls], cpus=[0], ring="1M")
     one.ask("call", 300)
     with recording.snapshot() as snapshot:
         until = snapshot.coverage.last_ns
@@ -211,7 +212,7 @@ def test_a_span_that_the_ring_no_longer_holds_is_not_reached(
     caller: Callers, eventually: Eventually
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
+    recording = perfkeep.start("flight", [one.calls], cpus=[0], ring="64K")
     with one.calling():
         eventually(lambda: written(recording, 0) > 2 * (64 << 10))
     with recording.snapshot(last="1h") as snapshot:
@@ -282,7 +283,7 @@ def test_the_broker_grows_no_larger_however_many_snapshots_are_taken() -> None:
 def test_copies_that_nobody_reads_do_not_pile_up(caller: Callers, eventually: Eventually) -> None:
     """A client that asks and never reads is owed a few copies, not one for each request."""
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
+    recording = perfkeep.start("flight", [one.calls], cpus=[0], ring="64K")
     one.ask("call", 2000)
     broker = status().broker.pid
     with Connection(current()) as client:
@@ -320,7 +321,7 @@ def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(
     caller: Callers, tmp_path: Path
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="1M")
+    recording = perfkeep.start("flight", [one.calls], ring="1M")
     one.ask("call", 8000)
     small = tmp_path / "small"
     small.mkdir()
@@ -329,7 +330,6 @@ def test_a_full_disk_leaves_no_file_and_the_recording_as_it_was(
         number, said = refusal(lambda: recording.snapshot(str(small / "out")))
         assert number == errno.ENOSPC
         assert "disk is full" in said
-        assert "the recording goes on" in said
         assert list(small.iterdir()) == []
     finally:
         umount(str(small))
@@ -344,7 +344,7 @@ def test_a_snapshot_in_memory_can_be_saved_later_and_is_the_same(
     caller: Callers, tmp_path: Path
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], cpus=[0], ring="64K")
+    recording = perfkeep.start("flight", [one.calls], cpus=[0], ring="64K")
     one.ask("call", 10)
     with recording.snapshot() as snapshot:
         recording.claim()

@@ -18,7 +18,7 @@ from perfkeep.client.connection import call, disconnect
 from perfkeep.errors import BrokerError, PerfkeepError
 from perfkeep.testing.requirements import perf_events, requires, tracefs
 from perfkeep.wire import messages
-from support.caller import CALLS, Callers
+from support.caller import Callers
 from support.instance import Running, status
 from support.waiting import Eventually
 
@@ -46,7 +46,7 @@ def test_the_new_code_goes_on_with_everything(
     running: Running, caller: Callers, newer: Path, eventually: Eventually
 ) -> None:
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="1M", mode=0o600, ttl="1h")
+    recording = perfkeep.start("flight", [one.calls], ring="1M", mode=0o600, ttl="1h")
     before = recording.info
     with one.calling(every_us=100):
         take_over(newer)
@@ -89,7 +89,7 @@ def test_a_crash_in_the_middle_loses_nothing(
 ) -> None:
     """Whichever of the two dies, at whatever moment; who is in charge goes on."""
     one = caller(0)
-    recording = perfkeep.start("flight", [CALLS], ring="1M")
+    recording = perfkeep.start("flight", [one.calls], ring="1M")
     pids = running.pids()
     with one.calling(every_us=100):
         take_over(newer)

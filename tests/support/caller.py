@@ -89,6 +89,13 @@ class Caller:
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def calls(self) -> tuple[str, str]:
+        """The event of this process's calls alone, but those of its threads and children: nobody else
+        who makes such calls overwrites them.
+        """
+        return CALLS, f"common_pid == {self.pid}"
+
     def _answer(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
