@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from perfkeep.errors import PerfkeepError, UsageError
+from perfkeep.kernel import privileges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,8 +79,8 @@ def load(name: str) -> Policy:
             if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
                 raise PerfkeepError(
                     errno.EPERM,
-                    f"{name} can be changed by others than root and you, so it is not obeyed; "
-                    f"mend it with: chown root {name}; chmod 644 {name}",
+                    f"{name} can be changed by others than root and you, so it is not obeyed",
+                    hint=privileges.script_as_root(["chown", "root", name], ["chmod", "644", name]),
                 )
             data = file.read()
     except FileNotFoundError:

@@ -85,8 +85,8 @@ def check(
                 raise BrokerError(
                     errno.EDQUOT,
                     f"{whose} may have {show(limit)} {what}, has {show(now)}, and this needs "
-                    f"{show(more)}; end a recording, ask for less, or have the quota in "
-                    f"{policy.path} raised",
+                    f"{show(more)}",
+                    hint=f"end a recording, or ask for less; {policy.path} has the quota",
                 )
 
 

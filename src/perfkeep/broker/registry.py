@@ -163,8 +163,8 @@ class Registry:
         if name in self._by_name:
             raise BrokerError(
                 errno.EEXIST,
-                f"a recording named {name!r} exists already; choose another name, or end that "
-                f"one with: perfkeep claim {name}",
+                f"a recording named {name!r} exists already",
+                hint=f"perfkeep claim {name}",
             )
 
     def named(self, name: str) -> Recording | None:
@@ -176,7 +176,8 @@ class Registry:
         if found is None:
             raise BrokerError(
                 errno.ENOENT,
-                f"there is no persistent event with id {id}; perfkeep ls shows the ids",
+                f"there is no persistent event with id {id}",
+                hint="perfkeep ls",
             )
         return found
 

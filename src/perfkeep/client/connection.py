@@ -107,8 +107,8 @@ class Connection:
                 fd.close()
             raise PerfkeepError(
                 errno.EPROTO,
-                f"the instance that runs is of another version than this perfkeep ({error}); have it "
-                "go on with this one, and lose nothing, by: perfkeep upgrade",
+                f"the instance that runs is of another version than this perfkeep ({error})",
+                hint="perfkeep upgrade",
             ) from error
 
     def _more(self) -> bool:

@@ -163,9 +163,10 @@ TestAgainstADict.settings = settings(max_examples=40, stateful_step_count=25, de
 def test_a_name_in_use_comes_with_the_way_out() -> None:
     registry = Registry()
     registry.add(make_recording(1, "flight"))
-    with pytest.raises(BrokerError, match="perfkeep claim flight") as caught:
+    with pytest.raises(BrokerError, match="exists already") as caught:
         registry.check_free("flight")
     assert caught.value.errno == errno.EEXIST
+    assert caught.value.hint == "perfkeep claim flight"
 
 
 @pytest.mark.parametrize("name", ["a", "A1", "_x", "x.y-z_0", "0x", "x" * 64])

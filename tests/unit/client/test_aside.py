@@ -96,7 +96,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, path: str, numb
 
 def test_a_full_disk_is_told_in_words_and_leaves_nothing(tmp_path: Path) -> None:
     with (
-        pytest.raises(PerfkeepError, match=r"disk is full.*the recording goes on") as caught,
+        pytest.raises(PerfkeepError, match=r"disk is full.*nothing was written") as caught,
         AsideFile(f"{tmp_path}/out"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
