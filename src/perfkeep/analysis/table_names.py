@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from perfkeep.abi.perf_event import Type
 from perfkeep.records.parts import Kind
 
-#: Views over the tables; no table has one of these names.
-VIEWS = ("off_cpu", "run_queue", "syscalls", "flames")
+#: Views over the tables, and what they are made of; no table of an event has one of these names.
+VIEWS = ("off_cpu", "run_queue", "syscalls", "flames", "switched_in")
 
 
 def table_names(kinds: Sequence[Kind]) -> list[str]:

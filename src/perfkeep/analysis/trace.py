@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, TypeVar
 
-from perfkeep.abi.perf_event import Type
+from perfkeep.abi.perf_event import Flag, Type
 from perfkeep.abi.records import Record
 from perfkeep.analysis.sampled import facts, listed, sampled
 from perfkeep.errors import UsageError
@@ -58,7 +58,9 @@ def trace(data: Data, event: str | None = None) -> Iterator[bytes]:
         system, _, name = table.kind.tracepoint.partition(":")
         columns = set(table.names)
         scheduler = system == "sched"
-        if scheduler and name == "sched_switch" and columns >= _SWITCH | {"cpu"}:
+        # Of some tasks only, nothing says what ran between them.
+        of_all = not table.kind.attr.flags & Flag.CONTEXT_SWITCH
+        if scheduler and name == "sched_switch" and columns >= _SWITCH | {"cpu"} and of_all:
             yield from perfetto.ftrace(_each(table, _switches))
         elif scheduler and name in perfetto.WAKEUPS and columns >= _WAKEUP | {"cpu"}:
             yield from perfetto.ftrace(_each(table, partial(_wakeups, name)))

@@ -282,6 +282,8 @@ def open_events(
     parsed = [one.event for one in chosen]
     inherit = to.target.pids is not None
     attrs = [events.for_flight_ring(event, call_chains, inherit) for event in parsed]
+    if not to.target.every_task:
+        attrs = [_with_switches(*one) for one in zip(parsed, attrs, strict=True)]
     attrs = events.told_apart(attrs, others)
     opener = _Opener(to, parsed, attrs)
     try:
@@ -298,6 +300,16 @@ def open_events(
         kind_of(one.event, attr, one.filter) for one, attr in zip(chosen, opener.attrs, strict=True)
     ]
     return Opened(kinds, opener.slots, opener.fds, opener.notes)
+
+
+def _with_switches(event: Event, attr: Attr) -> Attr:
+    """Have the kernel write when the tasks are switched in: a sample of sched_switch is taken in the
+    task that is switched out, and only if that is one of them.
+    """
+    tracepoint = event.tracepoint
+    if tracepoint is None or (tracepoint.system, tracepoint.name) != ("sched", "sched_switch"):
+        return attr
+    return attr.with_flags(Flag.CONTEXT_SWITCH)
 
 
 def _open_target(opener: _Opener, to: Scope) -> None:

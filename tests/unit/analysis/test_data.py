@@ -65,10 +65,11 @@ def call(time: int, tid: int, ret: int | None = None) -> bytes:
 
 
 def data_of(*records: bytes, wall: int | None = None) -> Data:
-    events = [
-        EventDesc(name, one.attr, {0: [one.id]}, ("s", "n", at, format) if format else None)
-        for at, ((name, one), format) in enumerate(zip(EVENTS.items(), FORMATS, strict=True))
-    ]
+    events = []
+    for at, ((name, one), format) in enumerate(zip(EVENTS.items(), FORMATS, strict=True)):
+        system, _, event = name.partition(":")
+        tracepoint = (system, event, at, format) if format else None
+        events.append(EventDesc(name, one.attr, {0: [one.id]}, tracepoint))
     features: dict[Feature | int, memoryview] = {}
     if wall is not None:
         features[Feature.CLOCK_DATA] = memoryview(struct.pack("=IIQQ", 1, 1, wall, 0))
