@@ -12,10 +12,15 @@ from pathlib import Path
 import pytest
 
 import perfkeep
+from perfkeep.abi.perf_data import Feature
+from perfkeep.analysis.mappings import KERNEL_PATH
 from perfkeep.cli.main import main
 from perfkeep.client.connection import disconnect
 from perfkeep.client.recover import look, look_at_all, recover
 from perfkeep.errors import BrokerError, DataError, PerfkeepError
+from perfkeep.formats.perf_data.build_ids import build_ids
+from perfkeep.formats.perf_data.reader import parse
+from perfkeep.kernel import sysctl
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
 from support.caller import Caller, Callers
 from support.instance import Running, kill_both
@@ -91,6 +96,30 @@ def test_a_broker_that_dies_spills_on_where_it_was(
     (newest,) = look_at_all(str(tmp_path / "spill"))
     with recover(newest, None) as snapshot:
         assert one.numbers_in(snapshot) == list(range(1, 301))
+
+
+def test_what_is_recovered_of_another_boot_has_nothing_of_this_one(
+    running: Running,
+    spilling: perfkeep.Recording,
+    caller: Callers,
+    eventually: Eventually,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import time
+
+    caller(0).ask("call", 20)
+    eventually(spilled_after(spilling, time.time_ns()))
+    kill_both(running)
+    (newest,) = look_at_all(str(tmp_path / "spill"))
+    spilled_in = sysctl.boot_id()
+    monkeypatch.setattr(sysctl, "boot_id", lambda: "another")
+    with recover(newest, None) as snapshot, snapshot.open() as opened:
+        file = parse(memoryview(opened.read()))
+    assert file.text(Feature.BOOT_ID) == spilled_in
+    assert not file.text(Feature.OSRELEASE)
+    assert KERNEL_PATH not in build_ids(file.features.get(Feature.BUILD_ID, memoryview(b"")))
+    assert not [record for _, record in file.records() if b"[kernel.kallsyms]" in bytes(record)]
 
 
 @requires(perf_tool)

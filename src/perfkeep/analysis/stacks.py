@@ -92,9 +92,21 @@ class Chains:
                 spaces.tolist(), modes.tolist(), bounds, strict=True
             )
         ]
-        if self._judged and (comm := rows.get("comm")) is not None:
-            self._programs.update(zip(values(comm), numbers, strict=True))
+        self._count(rows, numbers)
         return numbers
+
+    def _count(self, rows: Rows, numbers: list[int]) -> None:
+        """Count samples by the thread's name and the chain. A name is looked up once for each thread
+        and chain of a batch: there are few, and many samples.
+        """
+        comm, tid = rows.get("comm"), rows.get("tid")
+        if not self._judged or comm is None or tid is None:
+            return
+        pairs = (tid.values.astype("i8") << 32) + np.array(numbers, "i8")
+        _, first, counts = np.unique(pairs, return_index=True, return_counts=True)
+        for row, count in zip(first.tolist(), counts.tolist(), strict=True):
+            (name,) = values(comm, slice(row, row + 1))
+            self._programs[name, numbers[row]] += count
 
     def frames(self) -> tuple[list[Frames], list[Function]]:
         """Of each number the frames, from the outermost to the innermost, and the functions that these
