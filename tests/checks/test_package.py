@@ -125,7 +125,7 @@ def test_a_plain_install_imports_and_has_its_command(python: Path) -> None:
 
 #: What the extra `analysis` is for.
 ANALYSIS = (
-    "analysis/", "client/following.py", "client/look.py", "formats/arrow.py",
+    "analysis/", "client/data_set.py", "client/following.py", "client/look.py", "formats/arrow.py",
     "formats/arrow_array.py", "formats/arrow_stream.py", "records/cells.py", "records/columns.py",
     "records/names.py", "records/parts.py", "records/raw.py", "records/tasks.py", "records/timeline.py",
     "symbols/elf.py", "symbols/jitdump.py", "symbols/perf_map.py", "symbols/table.py", "symbols/vdso.py",
