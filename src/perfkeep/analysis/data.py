@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import mmap
-import os
-import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property, partial
@@ -17,6 +13,7 @@ from perfkeep.abi.perf_data import Feature
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
 from perfkeep.analysis.chains import unread_stacks
+from perfkeep.analysis.mapped import whole
 from perfkeep.analysis.table_names import table_names
 from perfkeep.errors import DataError, UsageError
 from perfkeep.extras import needed
@@ -30,6 +27,8 @@ from perfkeep.records.parts import Kind
 from perfkeep.records.print_format import Printer, printer
 from perfkeep.records.sample import constant_period
 from perfkeep.records.tasks import Tasks
+from perfkeep.records.throttle import Throttled, sentences, throttled
+from perfkeep.records.writers import Writers
 
 if TYPE_CHECKING:
     from perfkeep.analysis.samples import Sample
@@ -179,6 +178,22 @@ class Data:
         """Samples that do not fit their record."""
         return sum(one.malformed for one in self._decoded.tables)
 
+    @cached_property
+    def _throttled(self) -> Throttled:
+        records = (record for kind, record in self.others() if kind == Record.THROTTLE)
+        return throttled(records, Writers((one.attr, one.all_ids) for one in self.file.events))
+
+    @property
+    def throttled(self) -> dict[tuple[str, int], int]:
+        """How often the kernel stopped an event until the next tick, because it sampled too often: by
+        the event's name and the CPU.
+        """
+        found: dict[tuple[str, int], int] = {}
+        for (number, cpu), count in self._throttled.items():
+            key = self.file.events[number].name, cpu
+            found[key] = found.get(key, 0) + count
+        return found
+
     def complaints(self) -> list[str]:
         """What could not be read, a sentence each."""
         said = []
@@ -194,6 +209,7 @@ class Data:
         said += self.file.complaints(self._decoded.end)
         if self.lost:
             said.append(f"{self.lost:,} samples were lost when they were recorded")
+        said += sentences(self._throttled, [one.name for one in self.file.events])
         return said
 
     def remark(self, sentences: Iterable[str]) -> None:
@@ -356,34 +372,4 @@ def read(path: str, kallsyms: Callable[[], bytes] = bytes) -> Data:
     """
     header, parts = files_of(path)
     with named(path):
-        return Data(parse(_whole(header), [_whole(part) for part in parts]), kallsyms)
-
-
-def _whole(path: str) -> memoryview:
-    with open(path, "rb", buffering=0) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            return memoryview(file.readall())
-        return _mapped(file, found) or _copied(file, found)
-
-
-def _mapped(file: io.FileIO, found: os.stat_result) -> memoryview | None:
-    """The file in memory without a copy, which is most of the time that reading takes; None where
-    somebody else may write to it: who makes a mapped file shorter kills its reader.
-    """
-    ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
-    if not ours or not found.st_size:
-        return None
-    try:
-        return memoryview(mmap.mmap(file.fileno(), found.st_size, prot=mmap.PROT_READ))
-    except OSError:  # a file system that cannot
-        return None
-
-
-def _copied(file: io.FileIO, found: os.stat_result) -> memoryview:
-    # numpy's memory: of large arrays in large pages, which the kernel hands out faster.
-    whole = np.empty(found.st_size, "u1").data
-    at = 0
-    while more := file.readinto(whole[at:]):
-        at += more
-    return whole[:at]
+        return Data(parse(whole(header), [whole(part) for part in parts]), kallsyms)

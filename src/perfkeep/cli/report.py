@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from perfkeep.cli.common import add_source, say
@@ -137,14 +138,28 @@ def run(options: argparse.Namespace) -> int:
         return _by(options)
     if options.event:
         raise UsageError("-e goes with --by or --tree; without them every event is shown")
+    from perfkeep.abi.records import Record
     from perfkeep.client.sources import parsed
     from perfkeep.records.summary import Source, table
+    from perfkeep.records.throttle import sentences, throttled
+    from perfkeep.records.writers import Writers
 
     data = parsed(options.source)
     sources = [Source(one.name, one.attr, one.all_ids) for one in data.events]
     for text in data.complaints(data.end):
         say(text)
-    rows = table(sources, data.records(), options.samples)
+    throttles: list[memoryview] = []
+
+    def records() -> Iterator[tuple[int, memoryview]]:
+        for kind, record in data.records():
+            if kind == Record.THROTTLE:
+                throttles.append(record)
+            yield kind, record
+
+    rows = table(sources, records(), options.samples)
+    writers = Writers((source.attr, source.ids) for source in sources)
+    for text in sentences(throttled(throttles, writers), [source.name for source in sources]):
+        say(plain(text))
     columns = [
         number
         for number, source in enumerate(sources)

@@ -147,6 +147,11 @@ class Layout:
         at = self._task_at
         return None if at is None or at + 8 > len(record) else _TWO.unpack_from(record, at)[1]
 
+    def cpu(self, record: memoryview | bytes) -> int | None:
+        """The CPU on which a record of any type was written; None: it does not say."""
+        word = self._word(record, Sample.CPU)
+        return None if word is None else _TWO.unpack(_WORD.pack(word))[0]
+
     def thread(self, record: memoryview | bytes) -> int | None:
         """The thread in which a record of any type was written; None: it does not say."""
         word = self._word(record, Sample.TID)
