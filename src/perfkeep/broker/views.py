@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from copy import deepcopy
 
-from perfkeep.abi.perf_event import Attr, ReadFormat, Type
+from perfkeep.abi.perf_event import Attr, ReadFormat, Sample, Type
 from perfkeep.broker.permission import Level, check, find, sees
 from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.broker.rings import MappedRing
@@ -80,7 +80,13 @@ class Views:
             recording.ring,
             recording.target,
             [
-                messages.EventInfo(kind.id, kind.kind.event, kind.cpus)
+                messages.EventInfo(
+                    kind.id,
+                    kind.kind.event,
+                    kind.cpus,
+                    kind.kind.filter,
+                    bool(Attr.unpack(kind.kind.attr).sample_type & Sample.CALLCHAIN),
+                )
                 for kind in recording.kinds.values()
             ],
             _expires(recording),

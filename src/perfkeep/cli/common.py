@@ -199,7 +199,16 @@ def as_json(info: RecordingInfo) -> dict[str, object]:
             "overwrites": info.ring.overwrites,
         },
         "target": target_json(info.target),
-        "events": [{"id": e.id, "event": e.event, "cpus": e.cpus} for e in info.events],
+        "events": [
+            {
+                "id": e.id,
+                "event": e.event,
+                "cpus": e.cpus,
+                "filter": e.filter,
+                "call_chains": e.call_chains,
+            }
+            for e in info.events
+        ],
         "expires": None if info.expires_ns is None else utc(info.expires_ns),
         "offline_cpus": info.offline,
         "gaps": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 from perfkeep.cli.common import (
     age,
@@ -19,7 +20,7 @@ from perfkeep.cli.table import plain, render
 from perfkeep.client.recording import Recording
 from perfkeep.kernel.cpus import format_list
 from perfkeep.units import format_duration, format_size
-from perfkeep.wire.messages import SpillInfo
+from perfkeep.wire.messages import EventInfo, SpillInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,25 @@ def _spill(spill: SpillInfo) -> str:
     words = f"{spill.directory}, every {format_duration(spill.every_ns)}"
     last = f"{age(spill.last_ns)} ago" if spill.last_ns else "not yet"
     return f"{words}, last {last}{'; ' + spill.problem if spill.problem else ''}"
+
+
+def _events(events: Sequence[EventInfo]) -> str:
+    """A table of them; columns that would be empty are left out."""
+    rows = [
+        [
+            str(e.id),
+            format_list(e.cpus),
+            e.event,
+            "yes" if e.call_chains else "",
+            plain(e.filter or ""),
+        ]
+        for e in events
+    ]
+    header = ["ID", "CPUS", "EVENT", "CHAINS", "FILTER"]
+    shown = [at for at in range(len(header)) if at < 3 or any(row[at] for row in rows)]
+    return render(
+        [header[at] for at in shown], [[row[at] for at in shown] for row in rows], right=(0,)
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,6 +80,5 @@ def run(options: argparse.Namespace) -> int:
         print(f"gap      {utc(gap.since_ns)} to {until}{on}: {plain(gap.why)}")
     if info.problem:
         print(f"problem  {plain(info.problem)}")
-    rows = [[str(e.id), format_list(e.cpus), e.event] for e in info.events]
-    print(render(["ID", "CPUS", "EVENT"], rows, right=(0,)))
+    print(_events(info.events))
     return 0

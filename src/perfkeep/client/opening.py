@@ -62,6 +62,21 @@ def wanted(specs: Sequence[str | tuple[str, str | None]]) -> list[Wanted]:
     return found
 
 
+def distinct(events: list[Wanted]) -> list[Wanted]:
+    """The same events.
+
+    Raises:
+        UsageError: two of them are alike. perf records such an event twice; here both would have one
+            ring and one name, with every sample in it twice.
+    """
+    for number, one in enumerate(events):
+        if one in events[:number]:
+            raise UsageError(
+                f"{one.event.text} is named twice, which would record each sample twice"
+            )
+    return events
+
+
 def counted_in_software(texts: Iterable[str]) -> int:
     """How many of these events are; see events.told_apart. What was made otherwise than by text, is
     not.

@@ -111,7 +111,9 @@ class Recording:
         info = self.info
         to = opening.scope_again(info)
         others = opening.counted_in_software(one.event for one in info.events)
-        opened = opening.open_events(opening.wanted(events), to, call_chains, others)
+        opened = opening.open_events(
+            opening.distinct(opening.wanted(events)), to, call_chains, others
+        )
         try:
             longest = min(1 << 16, max_record(opened.kinds))
             request = messages.Add(self.name, opened.kinds, opened.slots, longest)
@@ -122,7 +124,11 @@ class Recording:
         return cast(messages.Started, started).events
 
     def remove(self, events: Sequence[str | int]) -> None:
-        """Take events out, by their spec as `info` shows it or by their id."""
+        """Take events out, by their spec as `info` shows it or by their id.
+
+        Raises:
+            UsageError: there is none, or several have the spec.
+        """
         info = self.info
         ids: list[int] = []
         for wanted in events:
@@ -130,6 +136,12 @@ class Recording:
             if not found:
                 have = ", ".join(one.event for one in info.events)
                 raise UsageError(f"{self.name!r} has no event {wanted!r}; it has {have}", 2)
+            if len(found) > 1:
+                raise UsageError(
+                    f"{self.name!r} has {len(found)} events {wanted!r}, with the ids "
+                    f"{', '.join(map(str, found))}",
+                    hint=f"perfkeep remove {self.name} -e {found[-1]}",
+                )
             ids += found
         self._call("Remove", messages.Remove(self.name, ids))
 
@@ -212,7 +224,7 @@ def start(
     if size is None:
         size = limits.default_ring(len(to.cpus))
     limits.check_ring(size, len(to.cpus))
-    wanted = opening.wanted(events)
+    wanted = opening.distinct(opening.wanted(events))
     opened = opening.open_events(wanted, to, call_chains)
     try:
         request = messages.Start(

@@ -158,11 +158,16 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class EventInfo(msgspec.Struct, frozen=True):
-    """One kind of event in a list."""
+    """One kind of event in a list.
+
+    `filter`: the expression that its samples match. `call_chains`: whether they have call chains.
+    """
 
     id: int
     event: str
     cpus: list[int]
+    filter: str | None = None
+    call_chains: bool = False
 
 
 class Gap(msgspec.Struct, frozen=True):
