@@ -142,7 +142,7 @@ def test_an_event_that_says_nothing_of_places_is_told() -> None:
     data = Data(PerfData([desc], memoryview(event.sample(1)), 0, {}))
     with pytest.raises(UsageError, match="does not record where"):
         stacks(data, "faults")
-    with pytest.raises(UsageError, match="no event of this file"):
+    with pytest.raises(UsageError, match="no event of these samples"):
         default_event(data)
 
 
