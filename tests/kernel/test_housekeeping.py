@@ -79,7 +79,7 @@ def test_setting_the_clock_ends_nothing_and_keeps_nothing_alive(
 
 
 def test_gc_ends_what_policy_calls_over_and_only_tells_when_it_is_told_to(
-    running: Running,
+    reachable: Running,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

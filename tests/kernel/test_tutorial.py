@@ -79,9 +79,15 @@ def test_the_tutorial_finds_why_the_service_stalls(
     assert "stall (id 1) records" in typed(start)
     # Three of them, so that three seconds hold more than one.
     eventually(lambda: service.read_text().count("slow request") > 4)
-    typed(snapshot)
-    slept = re.findall(r"^worker +sleeping +\d+ +(\d+)$", typed(waits), re.MULTILINE)
-    assert int(slept[0]) >= 50
+
+    def longest_ms() -> int:
+        typed(snapshot)
+        slept = re.findall(r"^worker +sleeping +\d+ +(\d+)$", typed(waits), re.MULTILINE)
+        return int(slept[0]) if slept else 0
+
+    # What the tutorial looks for. Where workers have to wait for a CPU as well, not every stall
+    # has them sleep for so long.
+    eventually(lambda: longest_ms() > 50)
     assert "janitor" in columns(typed(wakers))
     assert re.search(r"janitor +crc32_z", typed(busy).splitlines()[0])
     shown = [typed(command) for command in further]
