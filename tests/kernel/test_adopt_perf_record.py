@@ -142,3 +142,34 @@ def test_the_clock_of_an_event_is_compared_with_that_of_spans(clock: ClockId | N
     if clock is not None:
         now = time.clock_gettime_ns(clock) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         assert abs(first - now) < 10**9
+
+
+def test_a_perf_record_whose_events_cannot_persist_is_refused_with_the_way_that_works(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as task:
+        try:
+            options = ["--per-thread", "-e", "task-clock", "-p", str(task.pid)]
+            with perf_record(tmp_path / "perf.data", *options) as pid:
+                hints: list[str] = []
+
+                def refused() -> bool:
+                    try:
+                        adopt(pid, "taken")
+                    except perfkeep.PerfkeepError as error:
+                        hints.append(error.hint)
+                    return any(hints)
+
+                eventually(refused)
+                assert "without --per-thread" in hints[-1]
+            with perf_record(tmp_path / "perf.data", *options[1:]) as pid:
+                eventually(lambda: adopts(pid))
+        finally:
+            task.kill()
+
+
+def adopts(pid: int) -> bool:
+    try:
+        return bool(adopt(pid, "taken").info.events)
+    except perfkeep.PerfkeepError:
+        return False

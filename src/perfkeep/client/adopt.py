@@ -94,8 +94,8 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
     return Recording(made, notes)
 
 
-def _cannot(why: str) -> PerfkeepError:
-    return PerfkeepError(errno.EINVAL, why)
+def _cannot(why: str, hint: str = "") -> PerfkeepError:
+    return PerfkeepError(errno.EINVAL, why, hint=hint)
 
 
 def _check_readable(kinds: list[messages.Kind]) -> None:
@@ -135,7 +135,10 @@ def _left_out(found: Taken) -> list[str]:
             "they are left alone"
         )
     if not found.rings:
-        raise _cannot(f"process {found.pid} has no event that can be adopted: " + notes[0])
+        hint = (
+            "perf record without --per-thread opens an event for each CPU" if found.homeless else ""
+        )
+        raise _cannot(f"process {found.pid} has no event that can be adopted: " + notes[0], hint)
     return notes
 
 
