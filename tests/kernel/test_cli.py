@@ -70,7 +70,8 @@ def test_stat_sums_over_cpus(cli: Cli) -> None:
     assert set(got) == {"name", "events"}
     (event,) = got["events"]
     fields = {"value", "time_enabled_ns", "time_running_ns", "lost"}
-    assert set(event) == {"id", "event", "per_cpu"} | fields
+    rule = {"enabled", "counted", "estimate"}
+    assert set(event) == {"id", "event", "per_cpu"} | fields | rule
     assert set(event["per_cpu"]) == {str(cpu) for cpu in cpus.online()}
     for field in fields:
         assert event[field] == sum(cpu[field] for cpu in event["per_cpu"].values())
@@ -238,6 +239,7 @@ def test_the_limit_of_open_files_is_named_when_it_is_reached() -> None:
     command = [sys.executable, "-m", "perfkeep", "start", "x", "-e", "sched:*", "--ring", "64K"]
     got = subprocess.run(command, capture_output=True, text=True, preexec_fn=few)
     assert got.returncode == 1 and "RLIMIT_NOFILE 24, hard limit 24" in got.stderr
+    assert "\nhint: record fewer events, or on fewer CPUs with -C\n" in got.stderr
 
 
 @pytest.mark.usefixtures("kept")

@@ -145,22 +145,15 @@ def _owner(task: int) -> int | None:
 
 
 def _no_file(number: int, what: str) -> KernelRefused:
+    """Word EMFILE and ENFILE. Nothing can be opened at this moment, so nothing is looked up in /proc."""
+    fewer = "record fewer events, or on fewer CPUs with -C"
     if number == errno.ENFILE:
-        most = sysctl.read("fs.file-max")
         return KernelRefused(
-            number,
-            f"{what}: the machine's limit of open files is reached, fs.file-max = {most}",
-            hint=privileges.as_root("sysctl", f"fs.file-max={2 * int(most)}"),
+            number, f"{what}: the machine's limit of open files is reached (fs.file-max)", hint=fewer
         )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = f"{soft}, hard limit {hard}"
-    if soft < hard:
-        hint = f"ulimit -n {hard}"
-    elif privileges.obtainable("CAP_SYS_RESOURCE"):
-        # The limit of the shell, whose child the next command is.
-        hint = privileges.as_root("prlimit", f"--pid={os.getppid()}", f"--nofile={4 * hard}")
-    else:
-        hint = "record fewer events, or on fewer CPUs with -C"
     return KernelRefused(
-        number, f"{what}: the open files limit is reached (RLIMIT_NOFILE {limit})", hint=hint
+        number,
+        f"{what}: the open files limit is reached (RLIMIT_NOFILE {soft}, hard limit {hard})",
+        hint=f"ulimit -n {hard}" if soft < hard else fewer,
     )
