@@ -27,7 +27,7 @@ from perfkeep.records.parts import Kind
 from perfkeep.records.print_format import Printer, printer
 from perfkeep.records.sample import constant_period
 from perfkeep.records.tasks import Tasks
-from perfkeep.records.throttle import Throttled, sentences, throttled
+from perfkeep.records.throttle import Throttled, by_name, sentences, throttled
 from perfkeep.records.writers import Writers
 
 if TYPE_CHECKING:
@@ -188,11 +188,7 @@ class Data:
         """How often the kernel stopped an event until the next tick, because it sampled too often: by
         the event's name and the CPU.
         """
-        found: dict[tuple[str, int], int] = {}
-        for (number, cpu), count in self._throttled.items():
-            key = self.file.events[number].name, cpu
-            found[key] = found.get(key, 0) + count
-        return found
+        return by_name(self._throttled, [event.name for event in self.file.events])
 
     def complaints(self) -> list[str]:
         """What could not be read, a sentence each."""

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         print(coverage_table(snapshot.coverage.cpus, _clock(spilled)))
         print(f"{plain(spilled.meta.recording.name)} as it was at {utc(spilled.last_ns)}")
         print(f"written to {path}")
-    for problem in spilled.problems:
+    for problem in (*snapshot.coverage.remarks(), *spilled.problems):
         say(problem)
     if snapshot.complete and not spilled.problems:
         return 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from perfkeep.formats.perf_data import CpuCoverage
     from perfkeep.wire.messages import Gap
 
+_COLUMNS = ("CPU", "FROM", "TO", "RECORDS", "BYTES", "OVERWRITTEN", "LOST", "THROTTLED", "REACHED")
 _INCOMPLETE = 3
 _STDOUT = "-"
 
@@ -89,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
         progress=_progress(time.monotonic()),
     )
     with snapshot:
+        for remark in snapshot.coverage.remarks():
+            say(remark)
         if path == _STDOUT:
             _pour(snapshot, sys.stdout.buffer)
         elif stream:
@@ -126,12 +129,12 @@ def coverage_table(cpus: list[CpuCoverage], moment: Callable[[int], str]) -> str
             f"{cpu.bytes:,}",
             f"{cpu.overwritten:,}",
             f"{cpu.lost:,}",
+            f"{sum(cpu.throttled.values()):,}",
             "yes" if cpu.reached else "no",
         ]
         for cpu in cpus
     ]
-    header = ["CPU", "FROM", "TO", "RECORDS", "BYTES", "OVERWRITTEN", "LOST", "REACHED"]
-    return render(header, rows, right=(0, 1, 2, 3, 4, 5, 6))
+    return render(_COLUMNS, rows, right=range(8))
 
 
 def what_is_missing(cpus: list[CpuCoverage], gaps: list[Gap]) -> str:

@@ -54,6 +54,20 @@ class Recording:
         """The counts of each event and CPU, raw, and what they add up to; time in ns."""
         return cast(messages.Stat, self._call("Stat", Named(self.name)))
 
+    def throttled(self) -> dict[tuple[int, int], int]:
+        """How often the kernel stopped an event until the next tick, because it sampled too often: by
+        the event's id and the CPU. The event neither samples nor counts meanwhile.
+
+        The kernel keeps no count of it, so every ring is copied and read: it covers what the rings
+        still hold, and takes about as long as a snapshot.
+
+        Raises:
+            BrokerError: ENOENT: it is gone.
+        """
+        from perfkeep.client.snapshot import throttled
+
+        return throttled(self.name, self.system)
+
     def snapshot(
         self,
         path: str | None = None,

@@ -23,6 +23,7 @@ from perfkeep.client.connection import Connection, again
 from perfkeep.client.sideband import described
 from perfkeep.errors import PerfkeepError
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
+from perfkeep.formats.perf_data.coverage import Clock, cut
 from perfkeep.formats.perf_data.told import without_mappings
 from perfkeep.kernel import procfs
 from perfkeep.kernel.sysctl import most_frames
@@ -43,8 +44,8 @@ class Snapshot:
 
     Attributes:
         path: the file, or None: the data is in memory until it is saved.
-        coverage: per CPU the first and last time, what was overwritten or lost, and whether
-            the asked-for span was reached.
+        coverage: per CPU the first and last time, what was overwritten, lost or throttled, and
+            whether the asked-for span was reached.
         recording: what the recording was at the time.
         gaps: when nothing was recorded, within the span that was asked for.
         complete: whether it has all that was asked for.
@@ -191,6 +192,25 @@ def _write(
             own_window = of_clock(window, ahead, name)
             coverage = write_snapshot(out, about.events, rings, host, own_window, command, told)
     return coverage, begun.recording, ahead
+
+
+def throttled(name: str, system: bool = False) -> dict[tuple[int, int], int]:
+    """See Recording.throttled."""
+    connection, begun, _ = again(lambda: begin(name, system))
+    events = [describe(kind) for kind in begun.kinds]
+    longest = max_record(kind.kind for kind in begun.kinds)
+    counts = {}
+    with connection:
+        if begun.cpus:
+            connection.send("CopyRing", CopyRing(0))
+        with closing(_rings(connection, begun, longest, None)) as rings:
+            clock = Clock(events)
+            for ring in rings:
+                part, covered = cut(ring, Window(), clock)
+                part.release()
+                for number, count in covered.throttled.items():
+                    counts[begun.kinds[number].id, ring.cpu] = count
+    return counts
 
 
 def of_clock(window: Window, ahead_ns: int | None, name: str) -> Window:

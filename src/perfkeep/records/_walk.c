@@ -14,7 +14,7 @@ struct header {
 	uint16_t size;
 };
 
-enum { RECORD_LOST = 2, RECORD_SAMPLE = 9, RECORD_LOST_SAMPLES = 13, LAST_TYPE = 63 };
+enum { RECORD_LOST = 2, RECORD_THROTTLE = 5, RECORD_SAMPLE = 9, RECORD_LOST_SAMPLES = 13, LAST_TYPE = 63 };
 
 /* Records begin at multiples of 8, so a copied header never crosses the end that was checked. */
 static struct header header_at(const unsigned char *data, Py_ssize_t at)
@@ -49,13 +49,25 @@ static uint64_t lost_in(const unsigned char *data, Py_ssize_t at, struct header 
 	return 0;
 }
 
-/* walk(data, start, end, every) -> (end of the chain, records, lost, offset of each every-th) */
+static int append_offset(PyObject *list, Py_ssize_t at)
+{
+	PyObject *offset = PyLong_FromSsize_t(at);
+	int result = offset ? PyList_Append(list, offset) : -1;
+
+	Py_XDECREF(offset);
+	return result;
+}
+
+/*
+ * walk(data, start, end, every) -> (end of the chain, records, lost, offset of each every-th,
+ *                                   offset of each THROTTLE)
+ */
 static PyObject *walk(PyObject *self, PyObject *args)
 {
 	Py_buffer view;
 	Py_ssize_t start, end, every, at, count = 0;
 	uint64_t lost = 0;
-	PyObject *marks, *result;
+	PyObject *marks = NULL, *throttles = NULL, *result = NULL;
 
 	(void)self;
 	if (!PyArg_ParseTuple(args, "y*nnn", &view, &start, &end, &every))
@@ -65,36 +77,30 @@ static PyObject *walk(PyObject *self, PyObject *args)
 	if (end < 0)
 		end = 0; /* or end - at could overflow */
 	if (start < 0 || every < 1) {
-		PyBuffer_Release(&view);
 		PyErr_SetString(PyExc_ValueError, "start must be >= 0 and every >= 1");
-		return NULL;
+		goto release;
 	}
 	marks = PyList_New(0);
-	if (!marks) {
-		PyBuffer_Release(&view);
-		return NULL;
-	}
+	throttles = PyList_New(0);
+	if (!marks || !throttles)
+		goto release;
 	for (at = start; end - at >= 8; count++) {
 		struct header h = header_at(view.buf, at);
 
 		if (!plausible(h, at, end))
 			break;
-		if (count % every == 0) {
-			PyObject *mark = PyLong_FromSsize_t(at);
-
-			if (!mark || PyList_Append(marks, mark) < 0) {
-				Py_XDECREF(mark);
-				Py_DECREF(marks);
-				PyBuffer_Release(&view);
-				return NULL;
-			}
-			Py_DECREF(mark);
-		}
+		if (count % every == 0 && append_offset(marks, at) < 0)
+			goto release;
+		if (h.type == RECORD_THROTTLE && append_offset(throttles, at) < 0)
+			goto release;
 		lost += lost_in(view.buf, at, h);
 		at += h.size;
 	}
+	result = Py_BuildValue("nnKOO", at, count, (unsigned long long)lost, marks, throttles);
+release:
+	Py_XDECREF(marks);
+	Py_XDECREF(throttles);
 	PyBuffer_Release(&view);
-	result = Py_BuildValue("nnKN", at, count, (unsigned long long)lost, marks);
 	return result;
 }
 

@@ -29,12 +29,14 @@ class Walk(NamedTuple):
         records: how many.
         lost: sum of what LOST and LOST_SAMPLES records say.
         marks: offsets of the first record and of every `every`-th after it.
+        throttles: offsets of the THROTTLE records.
     """
 
     end: int
     records: int
     lost: int
     marks: list[int]
+    throttles: list[int]
 
 
 def _plausible(type: int, size: int, room: int) -> bool:
@@ -54,7 +56,9 @@ def walk(data: memoryview | bytes, start: int, end: int, every: int) -> Walk:
     if start < 0 or every < 1:
         raise ValueError("start must be >= 0 and every >= 1")
     end = min(end, len(data))
-    at, count, lost, marks = start, 0, 0, []
+    at, count, lost = start, 0, 0
+    marks: list[int] = []
+    throttles: list[int] = []
     unpack = _HEADER.unpack_from
     while end - at >= 8:
         type, _, size = unpack(data, at)
@@ -66,9 +70,11 @@ def walk(data: memoryview | bytes, start: int, end: int, every: int) -> Walk:
             lost += _WORD.unpack_from(data, at + 16)[0]
         elif type == Record.LOST_SAMPLES and size >= 16:
             lost += _WORD.unpack_from(data, at + 8)[0]
+        elif type == Record.THROTTLE:
+            throttles.append(at)
         at += size
         count += 1
-    return Walk(at, count, lost & (1 << 64) - 1, marks)
+    return Walk(at, count, lost & (1 << 64) - 1, marks, throttles)
 
 
 def first_chained(

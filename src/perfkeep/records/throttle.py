@@ -1,4 +1,7 @@
-"""PERF_RECORD_THROTTLE: the kernel stopped an event until the next tick, as it sampled too often. Pure."""
+"""PERF_RECORD_THROTTLE: the kernel stopped an event until the next tick, as it sampled too often. Pure.
+
+A stopped event neither samples nor counts. The kernel keeps no counter of it; only the rings tell.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,15 @@ def throttled(records: Iterable[memoryview], writers: Writers) -> Throttled:
             cpu = writers.layouts[number].cpu(record)
             found[number, -1 if cpu is None else cpu] += 1
     return found
+
+
+def by_name(counts: Throttled, names: Sequence[str]) -> dict[tuple[str, int], int]:
+    """The same by the event's name and the CPU; events of one name are added up."""
+    named: dict[tuple[str, int], int] = {}
+    for (number, cpu), count in counts.items():
+        key = names[number], cpu
+        named[key] = named.get(key, 0) + count
+    return named
 
 
 def sentences(found: Throttled, names: Sequence[str]) -> list[str]:

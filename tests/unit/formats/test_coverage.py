@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import Literal
 
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkeep.abi.perf_event import Sample
-from perfkeep.formats.perf_data import EventDesc, RingCopy, Window
+from perfkeep.abi.records import Record
+from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window
 from perfkeep.formats.perf_data.coverage import Clock, cut
 from perfkeep.testing.assembler import Assembler, Ring
 
@@ -156,3 +158,24 @@ def test_records_without_a_time_are_kept_whatever_the_window(kind: Kind) -> None
     kept, covered = cut(copy(ring), Window(since_ns=5, until_ns=6), known)
     assert kept == everything and covered.records > 10
     assert covered.first_ns is None and not covered.reached
+
+
+@both
+@given(
+    st.lists(st.sampled_from([Record.THROTTLE, Record.UNTHROTTLE, Record.SAMPLE]), max_size=200),
+    st.integers(0, 200),
+)
+def test_what_was_throttled_within_the_window_is_counted(
+    kind: Kind, kinds: list[Record], since: int
+) -> None:
+    ring = Ring(1 << 16, kind == "backward")
+    for time, record in enumerate(kinds):
+        body = struct.pack("=QQQ", time, EVENT.id, EVENT.id)
+        is_sample = record == Record.SAMPLE
+        ring.write(EVENT.sample(time) if is_sample else EVENT.other(record, body, time))
+    head, data = ring.data_head, memoryview(ring.linear())
+    copied = RingCopy(3, data, head, head, kind, 1 << 16, 64)
+    _, covered = cut(copied, Window(since_ns=since), clock())
+    expected = kinds[since:].count(Record.THROTTLE)
+    assert covered.throttled == ({0: expected} if expected else {})
+    assert Coverage([covered], ["e"]).throttled == ({("e", 3): expected} if expected else {})

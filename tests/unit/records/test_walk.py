@@ -24,14 +24,14 @@ def chain(count: int = 10) -> bytes:
 
 def test_a_whole_chain_is_walked_to_its_end(core: ModuleType) -> None:
     data = chain(10)
-    end, count, lost, marks = core.walk(data, 0, len(data), 4)
+    end, count, lost, marks, _ = core.walk(data, 0, len(data), 4)
     size = len(data) // 10
     assert (end, count, lost, marks) == (len(data), 10, 0, [0, 4 * size, 8 * size])
 
 
 def test_a_record_that_is_cut_off_is_not_counted(core: ModuleType) -> None:
     data = chain(3)
-    end, count, _, _ = core.walk(data[:-8], 0, len(data), 1)
+    end, count, *_ = core.walk(data[:-8], 0, len(data), 1)
     assert (end, count) == (len(data) // 3 * 2, 2)
 
 
@@ -55,8 +55,15 @@ def test_lost_records_are_summed_up(core: ModuleType) -> None:
     assert core.walk(data, 0, len(data), 1)[2] == 12
 
 
+def test_throttles_are_found_wherever_they_lie(core: ModuleType) -> None:
+    event = Assembler()
+    throttle = event.other(Record.THROTTLE, bytes(24), 2)
+    data = throttle + event.sample(2) + event.other(Record.UNTHROTTLE, bytes(24), 3) + throttle
+    assert core.walk(data, 0, len(data), 1)[4] == [0, len(data) - len(throttle)]
+
+
 def test_nothing_is_walked_in_nothing(core: ModuleType) -> None:
-    assert tuple(core.walk(b"", 0, 0, 1)) == (0, 0, 0, [])
+    assert tuple(core.walk(b"", 0, 0, 1)) == (0, 0, 0, [], [])
     assert core.first_chained(b"", 0, b"") == 0
 
 
@@ -73,7 +80,7 @@ def test_arguments_without_a_meaning_are_refused(
 def test_no_bytes_outside_are_touched_however_far_the_arguments_point(
     core: ModuleType, start: int, end: int
 ) -> None:
-    assert tuple(core.walk(bytes(8), start, end, 1)) == (start, 0, 0, [])
+    assert tuple(core.walk(bytes(8), start, end, 1)) == (start, 0, 0, [], [])
     assert core.first_chained(bytes(8), start, b"") == 8
 
 

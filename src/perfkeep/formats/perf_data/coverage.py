@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +23,7 @@ from perfkeep.abi.records import sample_id_at, trailer_id_at
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.records.bound import spoilt_bytes
 from perfkeep.records.pure import Walk
+from perfkeep.records.throttle import Throttled, by_name, sentences, throttled
 from perfkeep.records.writers import Writers
 
 _HEADER = struct.Struct("=IHH")
@@ -77,6 +79,8 @@ class CpuCoverage:
         reached: whether everything in the asked-for span is there.
         wrapped: whether the ring was full, so that it may have held older records before.
         stopped: whether the ring does not overwrite and has no room: what came later is lost.
+        throttled: how often the kernel stopped an event until the next tick, because it sampled too
+            often, by the event's number in the file; 0 is left out.
     """
 
     cpu: int
@@ -89,18 +93,45 @@ class CpuCoverage:
     reached: bool = True
     wrapped: bool = False
     stopped: bool = False
+    throttled: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Coverage:
-    """What a snapshot holds, per CPU."""
+    """What a snapshot holds, per CPU.
+
+    Attributes:
+        names: of the events of the file.
+    """
 
     cpus: list[CpuCoverage] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """Nothing was lost, and every CPU reaches back as far as was asked for."""
         return all(cpu.reached and not cpu.lost for cpu in self.cpus)
+
+    @property
+    def throttled(self) -> dict[tuple[str, int], int]:
+        """How often the kernel stopped an event until the next tick, because it sampled too often: by
+        the event's name and the CPU.
+        """
+        return by_name(self._throttled, self.names)
+
+    @property
+    def _throttled(self) -> Throttled:
+        return Counter(
+            {
+                (number, cpu.cpu): count
+                for cpu in self.cpus
+                for number, count in cpu.throttled.items()
+            }
+        )
+
+    def remarks(self) -> list[str]:
+        """What readers of its samples need to know, a sentence each."""
+        return sentences(self._throttled, self.names)
 
     @property
     def first_ns(self) -> int | None:
@@ -133,6 +164,14 @@ class Clock:
         record = data[at : at + size]
         layout = self._writers.layout(record)
         return layout.time(record) if layout else None
+
+    def throttled(self, data: memoryview, chain: Walk) -> dict[int, int]:
+        """How often each event was throttled in a chain of records, by its number."""
+        counts: dict[int, int] = {}
+        stopped = (data[at : at + _HEADER.unpack_from(data, at)[2]] for at in chain.throttles)
+        for (number, _), count in throttled(stopped, self._writers).items():
+            counts[number] = counts.get(number, 0) + count
+        return counts
 
     def first_record(self, data: memoryview, start: int) -> int:
         """Offset of the first record of a forward ring that has wrapped, see records.first_chained."""
@@ -269,6 +308,7 @@ def cut(ring: RingCopy, window: Window, clock: Clock) -> tuple[memoryview, CpuCo
     covered.stopped = missing is None or missing > 0
     covered.reached &= not covered.stopped
     covered.lost = chain.lost + (missing or 0)
+    covered.throttled = clock.throttled(ring.data, chain)
     covered.records, covered.bytes = chain.records, chain.end - start
     if chain.records:
         oldest, newest = _oldest_and_newest(ring, start, chain)

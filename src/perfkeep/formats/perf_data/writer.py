@@ -84,7 +84,7 @@ def write_snapshot(
     Raises:
         OSError: of writing.
     """
-    clock, coverage = Clock(events), Coverage()
+    clock, coverage = Clock(events), Coverage(names=[event.name for event in events])
     out.write(b"\0" * HEADER.size)
     attrs_at, attrs_size, each = _write_attrs(out, events)
     data_at = out.tell()
