@@ -149,7 +149,9 @@ def _no_file(number: int, what: str) -> KernelRefused:
     fewer = "record fewer events, or on fewer CPUs with -C"
     if number == errno.ENFILE:
         return KernelRefused(
-            number, f"{what}: the machine's limit of open files is reached (fs.file-max)", hint=fewer
+            number,
+            f"{what}: the machine's limit of open files is reached (fs.file-max)",
+            hint=fewer,
         )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return KernelRefused(

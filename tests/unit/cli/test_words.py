@@ -129,7 +129,9 @@ def test_a_recording_has_just_the_documented_members() -> None:
         "group": "root",
         "ring": {"kind": "backward", "bytes_per_cpu": 4096, "overwrites": True},
         "target": {"pids": [17], "cgroup": None, "program": None},
-        "events": [{"id": 3, "event": "cpu-clock", "cpus": [0, 1]}],
+        "events": [
+            {"id": 3, "event": "cpu-clock", "cpus": [0, 1], "filter": None, "call_chains": False}
+        ],
         "expires": None,
         "offline_cpus": [],
         "gaps": [],
