@@ -68,3 +68,7 @@ def test_stat_reads_from_the_rings_how_often_each_event_was_throttled(
 def test_stat_alone_reads_no_rings(throttled: perfkeep.Recording, cli: Cli) -> None:
     assert "THROTTLED" not in cli("stat", "t").out
     assert all("throttled" not in event for event in cli("stat", "t", "--json").json["events"])
+
+
+def test_tail_says_which_event_was_throttled(throttled: perfkeep.Recording, cli: Cli) -> None:
+    assert "the kernel throttled sched:sched_stat_runtime" in cli("tail", "t", "--for", "10ms").err

@@ -205,8 +205,11 @@ class Data:
         said += self.file.complaints(self._decoded.end)
         if self.lost:
             said.append(f"{self.lost:,} samples were lost when they were recorded")
-        said += sentences(self._throttled, [one.name for one in self.file.events])
-        return said
+        return said + self.throttling()
+
+    def throttling(self) -> list[str]:
+        """A sentence for each event that the kernel throttled."""
+        return sentences(self._throttled, [event.name for event in self.file.events])
 
     def remark(self, sentences: Iterable[str]) -> None:
         """Add to `remarks` what is not there yet."""

@@ -6,10 +6,14 @@ import argparse
 import sys
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 from perfkeep.cli.common import say
 from perfkeep.cli.script import add_choice, chosen, text_of
 from perfkeep.errors import Unreachable, UsageError
+
+if TYPE_CHECKING:
+    from perfkeep.analysis.data import Data
 
 
 def _count(text: str) -> int:
@@ -33,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _remark(data: Data) -> None:
+    for text in data.throttling():
+        say(text)
+
+
 def run(options: argparse.Namespace) -> int:
     from perfkeep.client.following import Follower
     from perfkeep.units import format_size, parse_duration
@@ -47,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         if data is not None:
             for text in deque(text_of(data, wanted, options.json), options.lines):
                 sys.stdout.write(text)
+            _remark(data)
         # What was gone before we came is not our loss.
         told, away = follower.lost_bytes, False
         while not follower.ended and (until is None or time.monotonic() < until):
@@ -61,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
                 continue
             for text in text_of(data, wanted, options.json) if data is not None else ():
                 sys.stdout.write(text)
+            if data is not None:
+                _remark(data)
             if follower.lost_bytes > told:
                 say(
                     f"{format_size(follower.lost_bytes - told)} were overwritten before they were "
