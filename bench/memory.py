@@ -23,7 +23,8 @@ def _daemons() -> int:
 
 def _resident(events: int) -> int:
     with instance():
-        perfkeep.start("memory", ["dummy"] * events, cpus=[0], ring="64K", enable=False)
+        specs = [f"dummy/period={period}/" for period in range(1, events + 1)]
+        perfkeep.start("memory", specs, cpus=[0], ring="64K", enable=False)
         return _daemons()
 
 

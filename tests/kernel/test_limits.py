@@ -51,7 +51,7 @@ def test_a_daemon_without_a_free_fd_refuses_the_new_and_keeps_the_old(
     one.ask("call", 50)
     pids = running.pids()
     with files_limit(pids[victim], 6), pytest.raises(PerfkeepError) as caught:
-        perfkeep.start("more", ["cpu-clock"] * 20, ring="4K")
+        perfkeep.start("more", _MANY, ring="4K")
     assert caught.value.errno == errno.EMFILE
     assert "files" in str(caught.value)
     disconnect()
@@ -60,7 +60,11 @@ def test_a_daemon_without_a_free_fd_refuses_the_new_and_keeps_the_old(
     with recording.snapshot() as snapshot:
         assert one.numbers_in(snapshot) == list(range(1, 101))
     assert running.pids() == pids
-    perfkeep.start("more", ["cpu-clock"] * 20, ring="4K").claim()
+    perfkeep.start("more", _MANY, ring="4K").claim()
+
+
+#: More events than a daemon has fds left.
+_MANY = [f"cpu-clock/period={period}/" for period in range(10**6, 10**6 + 20)]
 
 
 @requires(memory_cgroup)

@@ -325,7 +325,8 @@ def test_the_open_files_limit_is_named_and_nothing_starts() -> None:
 
 
 def test_more_events_than_fds_in_a_message_are_one_recording() -> None:
-    recording = perfkeep.start("many", ["page-faults"] * 300, cpus=[0], ring="64K")
+    several = [f"page-faults/period={number}/" for number in range(1, 301)]
+    recording = perfkeep.start("many", several, cpus=[0], ring="64K")
     ids = [event.id for event in recording.info.events]
     assert len(set(ids)) == 300
     kernel_ids = set()
