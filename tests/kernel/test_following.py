@@ -156,3 +156,18 @@ def test_tail_prints_the_last_ones_and_goes_on_until_it_is_over(caller: Callers)
     assert [int(line.rpartition("0x")[2], 16) - 0x40000000 for line in first + more] == [
         *range(16, 21), 21, 22, 23,
     ]  # fmt: skip
+
+
+def test_a_process_with_several_threads_is_followed(
+    caller: Callers, eventually: Eventually
+) -> None:
+    process = caller()
+    perfkeep.start("threads", [CALLS], pid=process.pid, ring="64K")
+    reader = Reader("threads", process)
+    try:
+        process.ask("call", 3)
+        process.ask("thread", 3)
+        eventually(lambda: reader.has(6))
+        assert sorted(reader.numbers) == [1, 2, 3, 4, 5, 6]
+    finally:
+        reader.follower.close()
