@@ -13,7 +13,7 @@ import pytest
 
 import perfkeep
 from perfkeep import extras
-from perfkeep.errors import PerfkeepError
+from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.testing.assembler import Assembler
 from perfkeep.testing.snapshots import snapshot_of
 
@@ -103,3 +103,15 @@ def test_a_query_that_duckdb_refuses_is_an_error_of_perfkeep(tmp_path: Path) -> 
     for query in ("SELECT nope", "not sql", "SELECT * FROM nothing"):
         with pytest.raises(PerfkeepError):
             perfkeep.read(path).sql(query)
+
+
+def test_a_query_that_fails_at_a_row_is_an_error_of_perfkeep(tmp_path: Path) -> None:
+    event = Assembler()
+    path = snapshot_of(tmp_path / "x.data", event, [event.sample(10), event.sample(20)])
+    data = perfkeep.read(path)
+    with pytest.raises(UsageError, match=r"(?i)convert"):
+        data.sql("SELECT CAST(tid || 'x' AS INTEGER) FROM cpu_clock")
+    with pytest.raises(UsageError, match="off_cpu: "):
+        data.sql("SELECT count(*) FROM off_cpu")
+    rows = data.sql("SELECT time FROM cpu_clock ORDER BY 1")
+    assert rows.fetchall() == [(10,), (20,)] and rows.columns == ["time"]

@@ -351,7 +351,13 @@ class Data:
         return connect(self)
 
     def sql(self, query: str) -> Any:
-        """DuckDB's relation, with fetchall(), df(), pl(), write_parquet() …; see `analysis.sql.relation`."""
+        """DuckDB's relation, with fetchall(), df(), pl(), write_parquet() …
+
+        The query runs before this returns, and its rows are kept in memory with the relation.
+
+        Raises:
+            UsageError: DuckDB refuses the query, or fails at a row.
+        """
         connection = self.connection
         from perfkeep.analysis.sql import relation
 

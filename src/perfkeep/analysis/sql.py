@@ -91,13 +91,20 @@ def connect(data: Data) -> Connection:
 
 
 def relation(connection: Connection, query: str) -> Any:
-    """DuckDB's relation for a query; None for a statement without rows.
+    """DuckDB's relation with the rows of a query, computed already; None for a statement without
+    rows.
 
     Raises:
-        UsageError: DuckDB refuses the query. What fails while rows are fetched raises its own error.
+        UsageError: DuckDB refuses the query, or fails at a row. What is done with the relation
+            afterwards raises DuckDB's own errors.
     """
     try:
-        return connection.sql(query)
+        lazy: Any = connection.sql(query)
+        if lazy is None:
+            return None
+        # Before DuckDB 2, a relation keeps its result itself.
+        newer = hasattr(type(lazy), "materialize")
+        return lazy.materialize() if newer else lazy.execute()
     except SqlError as error:
         raise UsageError(str(error)) from error
 
