@@ -24,6 +24,16 @@ class PerfkeepError(OSError):
         super().__init__(errno, message)
         self.hint = hint
 
+    @property
+    def hint(self) -> str:
+        """The cure; a traceback shows it below the message."""
+        return self._hint
+
+    @hint.setter
+    def hint(self, text: str) -> None:
+        self._hint = text
+        self.__notes__ = [f"hint: {text}"] if text else []
+
     def __str__(self) -> str:
         return str(self.strerror)
 

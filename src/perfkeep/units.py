@@ -28,7 +28,7 @@ def parse_size(text: str) -> int:
             raise ValueError
         return round(float(number) * factor) if "." in number else int(number) * factor
     except (ValueError, OverflowError):
-        raise UsageError(f"{text!r} is not a size; write it like 512K, 8M or 1G") from None
+        raise UsageError(f"{text!r} is not a size", hint="write it like 512K, 8M or 1G") from None
 
 
 def parse_duration(text: str | float) -> int:
@@ -45,7 +45,9 @@ def parse_duration(text: str | float) -> int:
             raise ValueError
         return round(float(number) * factor) if "." in number else int(number) * factor
     except (ValueError, OverflowError):
-        raise UsageError(f"{text!r} is not a time span; write it like 250ms, 10s or 5m") from None
+        raise UsageError(
+            f"{text!r} is not a time span", hint="write it like 250ms, 10s or 5m"
+        ) from None
 
 
 def format_size(count: int) -> str:

@@ -104,9 +104,9 @@ def convert(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 def refused(ran: Ran, code: int, says: str) -> None:
-    """One sentence, and the exit code."""
-    assert ran[:2] == (code, "") and ran[2].count("\n") == 1
-    assert ran[2].startswith("perfkeep: ") and says in ran[2]
+    """The exit code, and one sentence: of a failure alone, or with usage and hint."""
+    assert ran[:2] == (code, "") and ran[2].count("perfkeep: ") == 1 and says in ran[2]
+    assert ran[2].startswith("usage: " if code == 2 else "perfkeep: ")
 
 
 @pytest.fixture
@@ -205,8 +205,8 @@ def test_without_its_recording_an_event_is_asked_for(
     out, id = tmp_path / "out.data", ids[SWITCH]
     refused(
         convert(file, "-o", out),
-        2,
-        f"the recording of event {id} has ended; say what the persistent events of the file were: "
+        1,
+        f"the recording of event {id} has ended\nhint: say what the persistent events of the file were: "
         f"-e EVENT once for each, in the file's order (ids {id})",
     )
     assert not out.exists()
@@ -220,7 +220,7 @@ def test_an_event_that_was_started_after_the_file_was_written_is_another_one(
     file.write_bytes(persistent(record(original), {SWITCH: 1}))
     assert start(WAKEUP) == {WAKEUP: 1}
     os.utime(file, ns=(10**18, 10**18))
-    refused(convert(file, "-o", file), 2, "the recording of event 1 has ended")
+    refused(convert(file, "-o", file), 1, "the recording of event 1 has ended")
 
 
 def test_with_events_named_no_broker_is_asked_or_started(
@@ -244,8 +244,8 @@ def test_a_dash_is_stdout(convert: Callable[..., Ran], original: Path, file: Pat
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        (["-e", SWITCH, "-e", WAKEUP], "2 events were named, and the file has 1; say what"),
-        (["-e", "cpu-clock,page-faults"], "names 2 events; one -e names one"),
+        (["-e", SWITCH, "-e", WAKEUP], "2 events were named, and the file has 1\nhint: say what"),
+        (["-e", "cpu-clock,page-faults"], "names 2 events, and one -e names one"),
         (["-e", "nonsense"], "unknown event 'nonsense'"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_file_that_is_cut_off_is_said_to_be_and_nothing_is_written(
     for length in (0, 50, 300, 1000, len(whole) - 1):
         file.write_bytes(whole[:length])
         code, said, err = convert(file, "-o", tmp_path / "out", "-e", SWITCH)
-        assert (code, said) == (1, "") and err.count("\n") == 1 and "perf.data" in err
+        assert (code, said) == (1, "") and err.count("\n") == 1 and f"{file}: " in err
         assert sorted(os.listdir(tmp_path)) == ["original.data", "perf.data"]
 
 
@@ -285,7 +285,7 @@ def test_what_perf_wrote_to_a_pipe_and_a_folder_are_not_understood(
 ) -> None:
     command = ["perf", "record", "-q", "-e", SWITCH, "-o", "-", "true"]
     file.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
-    refused(convert(file, "-o", file), 2, "was written to a pipe")
+    refused(convert(file, "-o", file), 1, f"{file}: this perf.data was written to a pipe")
     refused(convert(tmp_path, "-o", file), 2, "is a directory, as perf record --threads writes")
     refused(convert("/dev/null", "-o", file), 2, "is no file")
     refused(convert(tmp_path / "none", "-o", file), 1, "none: No such file")

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import perfkeep
-from perfkeep.errors import BrokerError, KernelRefused, SpecError, UsageError
+from perfkeep.errors import BrokerError, KernelRefused, PerfkeepError, SpecError, UsageError
 from perfkeep.kernel import cpus
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
 from support.caller import CALLS, Callers
@@ -114,7 +114,7 @@ def test_a_recording_of_a_process_that_has_gone_is_ended_and_still_there(
 def test_a_process_that_is_not_there_is_named() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    with pytest.raises(UsageError, match=f"no process {gone.pid}") as caught:
+    with pytest.raises(PerfkeepError, match=f"no process {gone.pid}") as caught:
         perfkeep.start("x", [CALLS], pid=gone.pid)
     assert caught.value.errno == errno.ESRCH
     assert names() == []
@@ -153,7 +153,7 @@ def test_a_cgroup_is_recorded_with_who_comes_into_it(
 
 
 def test_a_cgroup_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match="'nowhere' is no cgroup") as caught:
+    with pytest.raises(PerfkeepError, match="'nowhere' is no cgroup") as caught:
         perfkeep.start("x", [CALLS], cgroup="nowhere")
     assert caught.value.errno == errno.ENOENT
 

@@ -90,7 +90,7 @@ def parse_span(text: str, data: Data, event: str) -> Span:
     """
     found = re.fullmatch(r"([^.]+(?:\.\d+\w+)?|)\.\.(.*)", text)
     if found is None or not any(found.groups()):
-        raise UsageError(f"{text!r} is no span; write it like 2s..5s, 10s.. or -5s..-2s")
+        raise UsageError(f"{text!r} is no span", hint="write it like 2s..5s, 10s.. or -5s..-2s")
     times = choose(data.table(event)).times
     if times is None:
         raise UsageError(f"{event} does not record when its samples were taken")

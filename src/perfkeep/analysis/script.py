@@ -140,7 +140,10 @@ class _Lines:
             usual |= _USUAL_PLACES
         asked = parse_fields(wanted.fields, usual)
         if asked & _PLACES and "ip" not in asked:
-            raise UsageError("sym, symoff, dso and srcline are shown behind ip; name that as well")
+            raise UsageError(
+                "sym, symoff, dso and srcline are shown behind ip, which was not asked for",
+                hint=f"name ip as well: -F ip,{','.join(sorted(asked & _PLACES))}",
+            )
         self.missing = {one for one in asked if not self._has(one)}
         self.fields = asked - self.missing
         self.printer = data.printer(name) if "trace" in self.fields else None

@@ -82,7 +82,8 @@ def check_fds(
         if slot.cpu < 0:
             raise BrokerError(
                 errno.EINVAL,
-                "an event that follows a task on every CPU cannot persist; open it with a cpu",
+                "an event that follows a task on every CPU cannot persist",
+                hint="open it once for each CPU",
             )
         if registry.by_kernel_id(kernel_id) or kernel_id in seen:
             raise BrokerError(errno.EEXIST, "this event is persistent already")
@@ -90,7 +91,11 @@ def check_fds(
             if adopted:
                 raise BrokerError(errno.EINVAL, "this event has no ring that could be adopted")
         elif not adopted:
-            raise BrokerError(errno.EBUSY, "this event has a ring already; unmap it before unclaim")
+            raise BrokerError(
+                errno.EBUSY,
+                "this event has a ring already",
+                hint="munmap(2) its ring before UNCLAIM",
+            )
         if slot.cpu not in online:
             raise BrokerError(errno.ENOENT, f"this event is dying: CPU {slot.cpu} is offline")
         seen.add(kernel_id)

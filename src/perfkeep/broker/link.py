@@ -92,12 +92,12 @@ class KeeperLink:
         try:
             packets.send(self.socket, packets.encode(request), fd)
         except ConnectionError as error:
-            raise Unreachable("the keeper is gone; ask again") from error
+            raise Unreachable("the keeper is gone", hint="run the command once more") from error
 
     def _receive(self) -> tuple[bytes, int]:
         data, fd = packets.receive(self.socket)
         if not data:
-            raise Unreachable("the keeper is gone; ask again")
+            raise Unreachable("the keeper is gone", hint="run the command once more")
         return data, fd
 
 

@@ -44,11 +44,13 @@ def sees(peer: Peer, recording: Recording) -> bool:
     return level(peer, recording) >= Level.READ
 
 
-_NEEDS = {
-    Level.READ: "r for its group or for others lets them",
-    Level.CONTROL: "w for its group or for others lets them",
-    Level.OWN: "only its owner and root may",
-}
+def _allowing(peer: Peer, recording: Recording, needed: Level) -> str:
+    """The command of its owner, or of root, after which the peer may."""
+    if needed == Level.OWN:
+        return ""
+    bits = 0o6 if needed == Level.CONTROL else 0o4
+    mode = recording.mode | (bits << 3 if recording.gid in peer.groups else bits)
+    return f"have its owner or root run: perfkeep chmod {mode:04o} {recording.name}"
 
 
 def check(peer: Peer, recording: Recording, needed: Level, verb: str) -> None:
@@ -57,8 +59,8 @@ def check(peer: Peer, recording: Recording, needed: Level, verb: str) -> None:
         raise BrokerError(
             errno.EACCES,
             f"uid {peer.uid} may not {verb} {recording.name!r}: it belongs to uid "
-            f"{recording.owner.uid}, group {recording.gid}, mode {recording.mode:04o}; "
-            f"{_NEEDS[needed]}",
+            f"{recording.owner.uid}, group {recording.gid}, mode {recording.mode:04o}",
+            hint=_allowing(peer, recording, needed),
         )
 
 
@@ -98,9 +100,8 @@ def check_start(peer: Peer, broker_uid: int, policy: Policy) -> None:
     if peer.uid not in (0, broker_uid) and not policy.may_start(peer.uid, peer.groups):
         raise BrokerError(
             errno.EACCES,
-            f"uid {peer.uid} may not start recordings in the instance of uid {broker_uid}; an "
-            f"administrator allows it by `start` in {policy.path}, and an instance of your own "
-            "needs nobody's leave: unset PERFKEEP_SOCKET",
+            f"uid {peer.uid} may not start recordings in the instance of uid {broker_uid}",
+            hint=f"use an instance of your own, without --system and PERFKEEP_SOCKET, or have root add you to `start` in {policy.path}",
         )
 
 
@@ -121,6 +122,6 @@ def check_access(peer: Peer, owner_uid: int, wanted: Access, policy: Policy) -> 
     if wanted.mode is not None and wanted.mode & 0o066 and not policy.share:
         raise BrokerError(
             errno.EPERM,
-            "others would see what the kernel may refuse them; an administrator allows sharing "
-            f"by `share = true` in {policy.path}",
+            "others would see what the kernel may refuse them",
+            hint=f"have root write `share = true` into {policy.path}",
         )

@@ -192,11 +192,12 @@ class Service:
     def _tell(self, connection: Connection, error: Exception) -> None:
         """Say why before the end: of this message nothing more can be understood."""
         number, text = getattr(error, "errno", None), getattr(error, "strerror", None)
+        hint = ""
         if number == errno.EMFILE:
-            text = f"{text}; raise {_FILES_LIMIT}"
+            hint = f"raise {_FILES_LIMIT}"
         elif number != errno.EINVAL:
             return
-        connection.queue(failure(BrokerError(number, str(text))), [])
+        connection.queue(failure(BrokerError(number, str(text), hint=hint)), [])
         try:
             connection.flush()
         except OSError:

@@ -49,7 +49,9 @@ def spill_files(
     """
     if peer.uid not in (0, os.geteuid()):
         raise BrokerError(
-            errno.EPERM, "only root and the owner of an instance may spill; use one of your own"
+            errno.EPERM,
+            "only root and the owner of an instance may spill",
+            hint="use an instance of your own, without --system and PERFKEEP_SOCKET",
         )
     sizes = {spill.META: spill.meta_file_bytes(0), spill.TOLD: spill.told_file_bytes(len(cpus))}
     sizes |= dict.fromkeys(cpus, spill.ring_file_bytes(ring_bytes))

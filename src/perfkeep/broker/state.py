@@ -112,9 +112,8 @@ class State:
             number = error.errno or errno.EIO
             raise BrokerError(
                 number,
-                f"the state directory {self.directory} cannot be written "
-                f"({os.strerror(number)}), so nothing was changed; make room or rights there, or "
-                "name another with PERFKEEP_STATE and start anew",
+                f"the state directory {self.directory} cannot be written ({os.strerror(number)}), so nothing was changed",
+                hint=f"make {self.directory} writable and free space there, or start the instance with another PERFKEEP_STATE",
             ) from error
         self.problems.pop(path, None)
 

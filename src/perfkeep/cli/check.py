@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
     for definition in found:
         for one in definition.missing:
             if definition.optional or not one.certain:
-                print(printable(str(one.problem._replace(text=f"warning: {one.problem.text}"))))
+                _print(one.problem._replace(text=f"warning: {one.problem.text}"))
     for problem in problems:
-        print(printable(str(problem)))
+        _print(problem)
     if problems:
         return _NOT_UNDERSTOOD
     for definition in found:
@@ -54,6 +54,12 @@ def run(options: argparse.Namespace) -> int:
     if not found:
         say_nothing_defined(options)
     return 0
+
+
+def _print(problem: Problem) -> None:
+    print(printable(str(problem)))
+    if problem.hint:
+        print(printable(f"hint: {problem.hint}"))
 
 
 def say_nothing_defined(options: argparse.Namespace) -> None:

@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     owner, _, group = options.owner.partition(":")
     if not owner and not group:
-        raise UsageError("name a user, or a group behind a colon: alice, alice:tracing, :tracing")
+        raise UsageError(
+            "neither a user nor a group was named",
+            hint="name a user, or a group behind a colon: alice, alice:tracing, :tracing",
+        )
     for name in options.names:
         Recording(name).chown(owner or None, group or None)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from perfkeep.cli.common import recording_name
+from perfkeep.cli.common import recording_name, say_error
 from perfkeep.client.recording import Recording, infos
 from perfkeep.errors import BrokerError, UsageError
 
@@ -24,15 +24,16 @@ def _mine() -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """One that cannot be ended stops none of the others, as with rm."""
     if bool(options.names) == options.all:
-        raise UsageError("name the recordings that shall end, or say --all")
-    failed: list[BrokerError] = []
+        raise UsageError(
+            "--all and names exclude each other" if options.all else "no recording was named",
+            hint="name the recordings to end, or all of yours with --all",
+        )
+    failed = False
     for name in dict.fromkeys(_mine() if options.all else options.names):
         try:
             Recording(name).claim()
             print(f"{name} has ended")
         except BrokerError as error:
-            failed.append(error)
-    if failed:
-        hint = failed[0].hint if len(failed) == 1 else ""
-        raise BrokerError(failed[0].errno or 0, "; ".join(map(str, failed)), hint=hint)
-    return 0
+            failed = True
+            say_error(error)
+    return 1 if failed else 0

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from perfkeep.errors import PerfkeepError
 from perfkeep.wire.messages import RecordingInfo, Target
 
 
@@ -97,7 +98,7 @@ def new_recording_name(text: str) -> str:
     try:
         check_name(text)
     except BrokerError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(str(error), hint=error.hint) from error
     return text
 
 
@@ -112,7 +113,9 @@ def mode(text: str) -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise UsageError(f"{text!r} is no mode; write it in octal digits, like 0640") from None
+        raise UsageError(
+            f"{text!r} is no mode", hint="write it in octal digits, like 0640"
+        ) from None
 
 
 def need_events(options: argparse.Namespace) -> list[tuple[str, str | None]]:
@@ -120,7 +123,7 @@ def need_events(options: argparse.Namespace) -> list[tuple[str, str | None]]:
     from perfkeep.errors import UsageError
 
     if not options.events:
-        raise UsageError("name at least one event: -e sched:sched_switch")
+        raise UsageError("no event was named", hint="name one with -e, like -e sched:sched_switch")
     return list(options.events)
 
 
@@ -133,6 +136,25 @@ def raise_fd_limit() -> None:
 def say(text: str) -> None:
     """Something for the person, beside the output."""
     print(f"perfkeep: {text}", file=sys.stderr)
+
+
+def say_hint(text: str) -> None:
+    """The cure of what `say` reported."""
+    print(f"hint: {text}", file=sys.stderr)
+
+
+def say_error(error: OSError, of: str = "") -> None:
+    """Report an error and its hint.
+
+    Args:
+        of: what the error concerns, if its words do not say.
+    """
+    words, hint = str(error), getattr(error, "hint", "")
+    if not isinstance(error, PerfkeepError) and error.strerror:
+        words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    say(printable(f"{of}: {words}" if of else words))
+    if hint:
+        say_hint(printable(hint))
 
 
 def printable(text: str) -> str:

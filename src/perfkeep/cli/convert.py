@@ -43,13 +43,14 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.client.aside import AsideFile
     from perfkeep.errors import UsageError
     from perfkeep.formats.perf_data.completed import StockFile
+    from perfkeep.formats.perf_data.reader import named
 
-    with _open(options.file) as source:
+    with _open(options.file) as source, named(_called(options.file)):
         file = StockFile(source)
         if not file.persistent:
             raise UsageError(
-                f"{_called(options.file)} has no persistent event; perf script prints all of it "
-                "as it is"
+                f"{_called(options.file)} has no persistent event",
+                hint="perf script prints all of it as it is",
             )
         if options.events is not None:
             known = _typed(options.events, file.persistent)
@@ -80,10 +81,11 @@ def _open(path: str) -> BinaryIO:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise UsageError(
-            f"{printable(path)} is a directory, as perf record --threads writes; record without it"
+            f"{printable(path)} is a directory, as perf record --threads writes",
+            hint="record without --threads",
         )
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{printable(path)} is no file; write one with: perf record -o FILE")
+        raise UsageError(f"{printable(path)} is no file", hint="perf record -o FILE writes one")
     return open(path, "rb")
 
 
@@ -110,10 +112,10 @@ def _typed(specs: Sequence[str], ids: Sequence[int]) -> Mapping[int, EventDesc]:
     parsed = [events.parse(spec) for spec in specs]
     for spec, found in zip(specs, parsed, strict=True):
         if len(found) != 1:
-            raise UsageError(f"{spec!r} names {len(found)} events; one -e names one")
+            raise UsageError(f"{spec!r} names {len(found)} events, and one -e names one")
     if len(specs) != len(ids):
         raise UsageError(
-            f"{len(specs)} events were named, and the file has {len(ids)}; {_how(ids)}"
+            f"{len(specs)} events were named, and the file has {len(ids)}", hint=_how(ids)
         )
     return {
         id: EventDesc(event.name, event.attr, {}, event.tracepoint)
@@ -137,7 +139,7 @@ def _remembered(ids: Sequence[int], written_ns: int) -> Mapping[int, EventDesc]:
             has nothing to do with the file.
 
     Raises:
-        UsageError: ENOENT one of them is gone.
+        PerfkeepError: ENOENT one of them is gone.
         BrokerError: EACCES.
     """
     return {id: _event(id, ids, written_ns) for id in ids}
@@ -147,11 +149,11 @@ def _event(id: int, ids: Sequence[int], written_ns: int) -> EventDesc:
     from perfkeep.abi.perf_event import Attr
     from perfkeep.client.connection import call
     from perfkeep.client.recording import Recording
-    from perfkeep.errors import BrokerError, UsageError
+    from perfkeep.errors import BrokerError, PerfkeepError
     from perfkeep.formats.perf_data import EventDesc
     from perfkeep.wire.messages import EventId, EventShown
 
-    gone = UsageError(f"the recording of event {id} has ended; {_how(ids)}", errno.ENOENT)
+    gone = PerfkeepError(errno.ENOENT, f"the recording of event {id} has ended", hint=_how(ids))
     try:
         shown, _ = call("ShowEvent", EventId(id))
         assert isinstance(shown, EventShown)

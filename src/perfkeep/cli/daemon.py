@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if not options.foreground:
         raise UsageError(
-            "every command starts the daemons when they are missing; perfkeep daemon --foreground "
-            "is for service managers and containers"
+            "every command starts the daemons when they are missing",
+            hint="service managers and containers run perfkeep daemon --foreground",
         )
     where = instance.current()
     main = os.path.join(

@@ -12,7 +12,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 
-from perfkeep.cli.common import raise_fd_limit
+from perfkeep.cli.common import raise_fd_limit, say_error
 from perfkeep.cli.table import bold
 
 _EVENTS = ["-e", "sched:sched_switch", "-e", "cpu-clock/freq=999/"]
@@ -91,8 +91,8 @@ def _explain_refusal() -> int:
     for one in examine(WHOLE_MACHINE):
         if one.verdict != "ok":
             print(f"  {one.what}: {one.found}")
-            if one.cure:
-                print(f"    allow it with: {one.cure}")
+            for cure in filter(None, (one.cure, *one.others)):
+                print(f"    {'allow it with' if cure == one.cure else 'or'}: {cure}")
     return 1
 
 
@@ -104,7 +104,7 @@ def _may_record() -> bool:
         wanted = opening.wanted([text for text in _EVENTS if text != "-e"])
         opening.open_events(wanted, opening.scope()).close()
     except OSError as error:
-        print(f"perfkeep: {error}", file=sys.stderr)
+        say_error(error)
         return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
@@ -11,7 +12,7 @@ from perfkeep.cli.common import add_source, printable, say
 from perfkeep.cli.progress import Progress
 from perfkeep.cli.report import KEYS, add_samples, keys_of, say_remarks
 from perfkeep.cli.table import render
-from perfkeep.errors import UsageError
+from perfkeep.errors import PerfkeepError, UsageError
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
@@ -43,9 +44,14 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.client.sources import STDIN
 
     if options.after is None and len(options.times) < 2:
-        raise UsageError("name two files or recordings, or two spans with --times")
+        raise UsageError(
+            "nothing was named to compare with",
+            hint="name two files or recordings, or two spans with --times",
+        )
     if options.before == options.after == STDIN:
-        raise UsageError("standard input can be read once; name a file or a recording as well")
+        raise UsageError(
+            "standard input can be read once", hint="name a file or a recording as well"
+        )
     if len(options.times) > 2:
         raise UsageError("--times is given once, or twice")
     before = _read(options.before)
@@ -101,7 +107,9 @@ def _stacks(data: Data, event: str, by: list[str], span: str, count_samples: boo
     moments = parse_span(span, data, event) if span else (None, None)
     found = stacks(data, event, by, moments, count_samples)
     if not found.samples:
-        raise UsageError(f"there is no sample of {event}" + (f" within {span}" if span else ""))
+        raise PerfkeepError(
+            errno.ENODATA, f"there is no sample of {event}" + (f" within {span}" if span else "")
+        )
     return found
 
 

@@ -39,7 +39,8 @@ def policy() -> Finding:
     try:
         found = rules.load(path)
     except OSError as error:
-        return Finding("fail", "policy", str(error), f"mend {path}, see perfkeep-policy(5)")
+        hint = getattr(error, "hint", "") or f"mend {path}, see perfkeep-policy(5)"
+        return Finding("fail", "policy", str(error), hint)
     shares = "owners may share" if found.share else "only root may share"
     return Finding("ok", "policy", f"{path}: {shares}")
 

@@ -30,7 +30,9 @@ def run(options: argparse.Namespace) -> int:
 
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        raise UsageError("name a program to run: perfkeep exec -- perf stat -e persistent/NAME/ -a")
+        raise UsageError(
+            "no program was named", hint="perfkeep exec -- perf stat -e persistent/NAME/ -a"
+        )
     defaults = launcher.prepare(instance.current(), may_mount=not options.no_mount)
     try:
         launcher.become(command, defaults, _instance(options.system))

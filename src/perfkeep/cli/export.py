@@ -47,9 +47,12 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.client.look import look
 
     if options.output == "-" and sys.stdout.isatty() and options.to in _BINARY:
-        raise UsageError(f"{options.to} is not for a terminal; name a file with -o")
+        raise UsageError(f"{options.to} is not for a terminal", hint="name a file with -o")
     if options.samples and options.to not in _WEIGHED:
-        raise UsageError(f"{options.to} has every sample, with its period; leave --samples away")
+        raise UsageError(
+            f"--samples does not apply to {options.to}, which has every sample with its period",
+            hint="leave --samples out",
+        )
     with Progress() as progress, ExitStack() as stack:
         progress.stage(f"reading {printable(options.source)}")
         data = look(options.source, progress.rings)
@@ -106,7 +109,9 @@ def _perf_data(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.perf_data.plain import write_plain
 
     if asked.event is not None:
-        raise UsageError("perf.data has every event; leave -e away")
+        raise UsageError(
+            "-e does not apply to perf.data, which has every event", hint="leave -e out"
+        )
     write_plain(out, data.file)
 
 
@@ -132,7 +137,7 @@ def _speedscope(data: Data, asked: Asked, out: BinaryIO) -> None:
     out.write(json.dumps(document, separators=(",", ":")).encode())
 
 
-def _table(data: Data, event: str | None) -> str:
+def _table(data: Data, form: str, event: str | None) -> str:
     """The one table that a file of rows can hold.
 
     Raises:
@@ -142,7 +147,10 @@ def _table(data: Data, event: str | None) -> str:
         return data.name_of(event)
     some = [name for name, table in data.tables.items() if len(table)]
     if len(some) > 1:
-        raise UsageError(f"say which table with -e; there are {', '.join(some)}")
+        raise UsageError(
+            f"{form} holds one table, and there are {', '.join(some)}",
+            hint=f"name one with -e, like -e {some[0]}",
+        )
     return some[0] if some else next(iter(data.tables))
 
 
@@ -150,7 +158,7 @@ def _copy(form: str) -> Callable[[Data, Asked, BinaryIO], None]:
     def write(data: Data, asked: Asked, out: BinaryIO) -> None:
         from perfkeep.analysis.sql import write_rows
 
-        write_rows(data.connection, f'FROM "{_table(data, asked.event)}"', form, out)
+        write_rows(data.connection, f'FROM "{_table(data, form, asked.event)}"', form, out)
 
     return write
 
@@ -158,7 +166,7 @@ def _copy(form: str) -> Callable[[Data, Asked, BinaryIO], None]:
 def _arrow(data: Data, asked: Asked, out: BinaryIO) -> None:
     from perfkeep.formats.arrow import write_stream
 
-    write_stream(data.with_names(_table(data, asked.event)), out)
+    write_stream(data.with_names(_table(data, "arrow", asked.event)), out)
 
 
 #: What `--to` takes.

@@ -7,7 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from perfkeep.cli.check import add_paths, say_nothing_defined
-from perfkeep.cli.common import printable, raise_fd_limit, say
+from perfkeep.cli.common import printable, raise_fd_limit, say, say_error, say_hint
 from perfkeep.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
             failed = True
             for problem in error.problems:
                 say(printable(str(problem)))
+                if problem.hint:
+                    say_hint(printable(problem.hint))
     if not found and not failed:
         say_nothing_defined(options)
     if found:
@@ -59,8 +61,7 @@ def _start(definition: Definition) -> bool:
         if isinstance(error, BrokerError) and error.errno == errno.EEXIST:
             print(_THERE.format(name))
             return True
-        words = error.strerror or str(error)
-        say(printable(f"{definition.path}:{definition.line}: {name}: {words}"))
+        say_error(error, f"{definition.path}:{definition.line}: {name}")
         return False
     for note in started.notes:
         say(printable(note))

@@ -24,7 +24,7 @@ if _HIDDEN:
     del sys.modules["typing_extensions"]
 
 import perfkeep  # noqa: E402
-from perfkeep.errors import PerfkeepError, UsageError  # noqa: E402
+from perfkeep.errors import UsageError  # noqa: E402
 from perfkeep.wire.instance import SYSTEM  # noqa: E402
 
 FAILED, USAGE, INCOMPLETE = 1, 2, 3
@@ -241,13 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: OSError) -> int:
     """Print an error and its hint; returns the exit code."""
-    print(f"perfkeep: {_words(error)}", file=sys.stderr)
-    if isinstance(error, PerfkeepError) and error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+    from perfkeep.cli.common import say_error
+
+    say_error(error)
     return USAGE if isinstance(error, UsageError) else FAILED
-
-
-def _words(error: OSError) -> str:
-    if isinstance(error, PerfkeepError) or not error.strerror:
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

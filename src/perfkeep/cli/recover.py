@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from collections.abc import Callable
 
 from perfkeep.cli.common import say, utc
 from perfkeep.cli.table import plain, render
 from perfkeep.client.recover import Spilled, look, look_at_all, recover
-from perfkeep.errors import UsageError
+from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.units import format_size
 
 _INCOMPLETE = 3
@@ -30,7 +31,10 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         return _list(options.directory)
     if options.before and (not options.before.startswith("before-") or "/" in options.before):
-        raise UsageError(f"--from {options.before}: it is called before-1, before-2, …; see --list")
+        raise UsageError(
+            f"--from {options.before} is not the name of an older copy",
+            hint=f"perfkeep recover --list {options.directory}",
+        )
     spilled = look(options.directory, options.before or "")
     path = options.output or f"{spilled.meta.recording.name}.data"
     from perfkeep.cli.snapshot import coverage_table, what_is_missing
@@ -57,7 +61,7 @@ def _clock(spilled: Spilled) -> Callable[[int], str]:
 def _list(directory: str) -> int:
     found = list(look_at_all(directory))
     if not found:
-        raise UsageError(f"{directory} holds no crash copy of rings")
+        raise PerfkeepError(errno.ENOENT, f"{directory} holds no crash copy of rings")
     print(
         render(["COPY", "RECORDING", "WRITTEN", "CPUS", "HOLDS"], [*map(_row, found)], right=(3, 4))
     )

@@ -64,7 +64,9 @@ def chosen(options: argparse.Namespace) -> Wanted:
         UsageError: what cannot be at once; no CPUs.
     """
     if options.json and (options.fields or options.ns):
-        raise UsageError("--json has all fields, and times in nanoseconds; leave out -F and --ns")
+        raise UsageError(
+            "--json has all fields, and times in nanoseconds", hint="leave out -F and --ns"
+        )
     from perfkeep.analysis.script import Wanted
     from perfkeep.kernel.cpus import parse_list
 

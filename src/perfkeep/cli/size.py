@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, need_events, print_json, raise_fd_limit, say
+from perfkeep.cli.common import add_events, need_events, print_json, raise_fd_limit, say_error
 from perfkeep.cli.table import render
 
 
@@ -57,6 +57,6 @@ def run(options: argparse.Namespace) -> int:
     try:
         check_ring(size, len(rates))
     except PerfkeepError as error:
-        say(str(error))
+        say_error(error)
         return 1
     return 0

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.errors import UsageError
 
     if options.last is not None and (options.since or options.until):
-        raise UsageError("--last says all; leave --since and --until away")
+        raise UsageError("--last cannot be combined with --since or --until")
     since = parse_moment(options.since) if options.since is not None else None
     until = parse_moment(options.until) if options.until is not None else None
     if since is not None and until is not None and until <= since:

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.errors import UsageError
 
     if options.query is None and not options.tables:
-        raise UsageError("say what to ask, or --tables to see what can be asked")
+        raise UsageError("no query was given", hint="--tables shows what can be asked")
     from perfkeep.analysis.sql import SqlError, ask, schema, write_rows
     from perfkeep.client.aside import AsideFile
     from perfkeep.client.look import look

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.kernel.cpus import parse_list
 
     if options.cgroup == "":
-        raise UsageError("no cgroup was named; --cgroup / is the one that holds all tasks")
+        raise UsageError("no cgroup was named", hint="--cgroup / is the one that holds all tasks")
     raise_fd_limit()
     recording = start(
         options.name,

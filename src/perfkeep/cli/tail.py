@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from perfkeep.cli.common import say
+from perfkeep.cli.common import say, say_error, say_hint
 from perfkeep.cli.script import add_choice, chosen, text_of
 from perfkeep.errors import Unreachable, UsageError
 
@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
                 data, away = follower.poll(), False
             except Unreachable as error:
                 if not away:
-                    say(f"{error}; what comes meanwhile is shown when it is back")
+                    say_error(error)
+                    say("what is recorded meanwhile is shown when it is back")
                 away = True
                 continue
             for text in text_of(data, wanted, options.json) if data is not None else ():
@@ -75,9 +76,9 @@ def run(options: argparse.Namespace) -> int:
                 _remark(data)
             if follower.lost_bytes > told:
                 say(
-                    f"{format_size(follower.lost_bytes - told)} were overwritten before they were "
-                    "read: look more often with --every, or choose less"
+                    f"{format_size(follower.lost_bytes - told)} were overwritten before they were read"
                 )
+                say_hint("look more often with --every, or choose less")
                 told = follower.lost_bytes
     if follower.ended:
         say(f"{options.name} has ended")

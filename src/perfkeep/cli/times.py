@@ -41,5 +41,6 @@ def parse_moment(text: str) -> int:
         return monotonic + _realtime(text, now) - now
     except (ValueError, OverflowError, OSError):
         raise UsageError(
-            f"{text!r} is not a moment; write it like 10s (ago), 14:05:01, 2026-01-31T14:05:00 or @SECONDS"
+            f"{text!r} is not a moment",
+            hint="write it like 10s (ago), 14:05:01, 2026-01-31T14:05:00 or @SECONDS",
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -10,12 +11,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
-    import errno
 
     from perfkeep.client import sysfs
-    from perfkeep.errors import UsageError
+    from perfkeep.errors import PerfkeepError
 
     if not sysfs.umount_from_literal_path():
-        raise UsageError(f"{sysfs.LITERAL} is not mounted by perfkeep", errno.EINVAL)
+        raise PerfkeepError(errno.EINVAL, f"{sysfs.LITERAL} is not mounted by perfkeep")
     print(f"{sysfs.DEVICES} is as it was")
     return 0

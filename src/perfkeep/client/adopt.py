@@ -292,10 +292,8 @@ def _kinds_as_told(
     for ring in rings:
         if len(ring.events) != len(told):
             raise UsageError(
-                f"the process does not tell what its events are: it has {len(ring.events)} kinds "
-                f"of event in its ring on CPU {ring.side.cpu}, and {len(told)} were named; name "
-                "each, in the order in which they were opened, with -e (-e dummy for the one that "
-                "perf record adds behind all others)"
+                f"the process does not tell what its events are: it has {len(ring.events)} kinds of event in its ring on CPU {ring.side.cpu}, and {len(told)} were named",
+                hint="name each with -e, in the order in which they were opened; -e dummy for the one that perf record adds behind all others",
             )
     layouts = _layouts(rings)
     kinds = []

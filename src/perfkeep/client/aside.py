@@ -31,7 +31,7 @@ class AsideFile:
         self.path = path = os.path.realpath(path)
         self._directory = os.path.dirname(path)
         if os.path.isdir(path):
-            raise PerfkeepError(errno.EISDIR, f"{path} is a directory; name a file in it")
+            raise PerfkeepError(errno.EISDIR, f"{path} is a directory", hint="name a file in it")
         if os.path.exists(path) and not os.path.isfile(path):
             raise PerfkeepError(errno.EINVAL, f"{path} is no file, and would be replaced by one")
         try:

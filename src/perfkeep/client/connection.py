@@ -91,8 +91,9 @@ class Connection:
             if not self._more():
                 raise Unreachable(
                     "the broker went away before it answered; what was asked for may or may not "
-                    f"be done: look with perfkeep ls (its log: {self.where.log})",
+                    "be done",
                     errno.ECONNRESET,
+                    hint=f"perfkeep ls shows whether it is; the broker's log is {self.where.log}",
                 )
             data = self.channel.splitter.next()
         reply = msgspec.json.decode(data, type=Reply)
@@ -193,14 +194,15 @@ def connect(where: Instance) -> socket.socket:
         if time.monotonic() > launch_at:
             failures += not launch(where)
             if failures == _MOST_FAILURES:
-                raise Unreachable(f"no broker can be started; its log {where.log} says why")
+                raise Unreachable("no broker can be started", hint=f"its log says why: {where.log}")
             # Whoever holds the lock may be about to end, and then another one is needed.
             launch_at = time.monotonic() + _LAUNCH_AGAIN_S
             continue
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"the broker of {where.socket} is running but does not answer after "
-                f"{START_TIMEOUT_S:.0f} s; see {where.lock} for its pid and {where.log} for why"
+                f"{START_TIMEOUT_S:.0f} s",
+                hint=f"{where.lock} has its pid, and its log {where.log} may say why",
             )
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
@@ -271,10 +273,12 @@ def launch(where: Instance) -> bool:
         poll = select.poll()
         poll.register(read_end.fileno(), select.POLLIN)
         if not poll.poll(START_TIMEOUT_S * 1000):
-            raise Unreachable(f"a new broker says nothing; see its log {where.log}")
+            raise Unreachable(
+                "a new broker does not answer", hint=f"its log may say why: {where.log}"
+            )
         said = os.read(read_end.fileno(), 4096).decode(errors="replace")
     if said not in ("ready", ""):
-        raise Unreachable(f"{said}; its log is {where.log}")
+        raise Unreachable(said, hint=f"its log says why: {where.log}")
     if said:
         return True
     lock = instance.take_lock(where)

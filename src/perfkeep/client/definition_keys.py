@@ -17,7 +17,11 @@ from perfkeep.units import parse_duration, parse_size
 
 
 class Wrong(Exception):
-    """A value that makes no sense, in words."""
+    """A value that makes no sense, in words; `hint` says what to write."""
+
+    def __init__(self, text: str, *, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 def shown(value: Any) -> str:
@@ -32,7 +36,7 @@ def shown(value: Any) -> str:
 def string(value: Any, example: str) -> str:
     """Raises: Wrong: no string, or nothing in it."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise Wrong(f'{shown(value)} is not a string like "{example}"')
+        raise Wrong(f"{shown(value)} is not a string", hint=f'write it like "{example}"')
     return value
 
 
@@ -81,7 +85,7 @@ def _name_or_number(value: Any) -> str | int:
 def _mode(value: Any) -> int:
     text = string(value, "0640")
     if not re.fullmatch("[0-7]{3,4}", text):
-        raise Wrong(f"{text!r} is not three or four octal digits, like 0640")
+        raise Wrong(f"{text!r} is not three or four octal digits", hint="write it like 0640")
     mode = int(text, 8)
     recording.access(mode=mode)
     return mode
@@ -100,7 +104,7 @@ def _span(example: str, least_ns: int, most_ns: int, words: str) -> Callable[[An
 def _directory(value: Any) -> str:
     text = string(value, "/var/lib/perfkeep/spill-NAME")
     if not os.path.isabs(text):
-        raise Wrong(f"{text!r} begins nowhere; write the whole path, from / on")
+        raise Wrong(f"{text!r} is no absolute path", hint="write the whole path, from / on")
     return text
 
 

@@ -39,6 +39,7 @@ from perfkeep.client import opening, recording, toml_lines
 from perfkeep.client.definition_keys import KEYS, Wrong, string
 from perfkeep.errors import KernelRefused, PerfkeepError, UsageError
 from perfkeep.events import suggest
+from perfkeep.kernel import privileges
 
 if TYPE_CHECKING:
     from perfkeep.client.recording import Recording, Spec
@@ -54,11 +55,12 @@ _UNSEEN = (errno.EACCES, errno.EPERM)
 
 
 class Problem(NamedTuple):
-    """What is wrong, and where; line 0: with the file as such."""
+    """What is wrong, and where; line 0: with the file as such. `hint` is the cure, if one is known."""
 
     path: str
     line: int
     text: str
+    hint: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}" if self.line else f"{self.path}: {self.text}"
@@ -73,7 +75,8 @@ class DefinitionError(UsageError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems, key=lambda one: one.line)
-        super().__init__("; ".join(map(str, self.problems)))
+        hints = dict.fromkeys(one.hint for one in self.problems if one.hint)
+        super().__init__("; ".join(map(str, self.problems)), hint="; ".join(hints))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +229,9 @@ def read(path: str, obeyed: bool = False) -> list[Definition]:
     except OSError as error:
         raise DefinitionError([Problem(path, 0, error.strerror or str(error))]) from error
     if obeyed and (found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022):
-        text = (
-            "others than root and you can change it, so it is not obeyed; mend it with: "
-            f"chown root {path}; chmod 644 {path}"
-        )
-        raise DefinitionError([Problem(path, 0, text)])
+        text = "others than root and you can change it, so it is not obeyed"
+        hint = privileges.script_as_root(["chown", "root", path], ["chmod", "644", path])
+        raise DefinitionError([Problem(path, 0, text, hint)])
     return parse(data, path)
 
 
@@ -286,16 +287,17 @@ class _Reader:
         self.lines = dict(lines)
         self.problems: list[Problem] = []
 
-    def _problem(self, at: toml_lines.Path, text: str) -> Problem:
-        return Problem(self.path, toml_lines.line_of(self.lines, at), text)
+    def _problem(self, at: toml_lines.Path, text: str, *, hint: str = "") -> Problem:
+        return Problem(self.path, toml_lines.line_of(self.lines, at), text, hint)
 
-    def _wrong(self, at: toml_lines.Path, text: str) -> None:
-        self.problems.append(self._problem(at, text))
+    def _wrong(self, at: toml_lines.Path, text: str, *, hint: str = "") -> None:
+        self.problems.append(self._problem(at, text, hint=hint))
 
     def _unknown(self, at: toml_lines.Path, known: Iterable[str]) -> None:
         close = suggest(str(at[-1]), known)
-        hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
-        self._wrong(at, f"unknown key {at[-1]!r}; {hint}")
+        hint = f"did you mean {', '.join(close)}?" if close else ""
+        among = "" if close else f"; there are {', '.join(known)}"
+        self._wrong(at, f"unknown key {at[-1]!r}{among}", hint=hint)
 
     def document(self, table: Mapping[str, Any]) -> list[Definition]:
         for key in table:
@@ -303,7 +305,7 @@ class _Reader:
                 self._unknown((key,), ["recording"])
         recordings = table.get("recording", {})
         if not isinstance(recordings, dict):
-            self._wrong(("recording",), "recording is no table; write [recording.NAME]")
+            self._wrong(("recording",), "recording is no table", hint="write [recording.NAME]")
             return []
         return [self.recording(name, one) for name, one in recordings.items()]
 
@@ -311,31 +313,31 @@ class _Reader:
         at: toml_lines.Path = ("recording", name)
         found = Definition(name, self.path, toml_lines.line_of(self.lines, at))
         if not isinstance(table, dict):
-            self._wrong(at, f"recording.{name} is no table; write [recording.{name}]")
+            self._wrong(at, f"recording.{name} is no table", hint=f"write [recording.{name}]")
             return found
         try:
             check_name(name)
         except PerfkeepError as error:
-            self._wrong(at, str(error))
+            self._wrong(at, str(error), hint=error.hint)
         for key, value in table.items():
             if key == "events":
                 found = self.events(found, (*at, key), value)
             elif key in KEYS:
                 try:
                     found = replace(found, **{key: KEYS[key](value)})
-                except (Wrong, UsageError) as error:
-                    self._wrong((*at, key), f"{key}: {error}")
+                except (Wrong, PerfkeepError) as error:
+                    self._wrong((*at, key), f"{key}: {error}", hint=error.hint)
             else:
                 self._unknown((*at, key), ["events", *KEYS])
         if "events" not in table:
-            self._wrong(at, f"{name} has no events; add some: events = [{_EXAMPLE}]")
+            self._wrong(at, f"{name} has no events", hint=f"add some: events = [{_EXAMPLE}]")
         if "spill_every" in table and "spill" not in table:
             self._wrong((*at, "spill_every"), "spill_every says how often; spill must say where")
         return found
 
     def events(self, of: Definition, at: toml_lines.Path, value: Any) -> Definition:
         if not isinstance(value, list) or not value:
-            self._wrong(at, f"events is a list of at least one: [{_EXAMPLE}]")
+            self._wrong(at, "events is no list of at least one", hint=f"write it like [{_EXAMPLE}]")
             return of
         specs, missing = [], []
         for number, one in enumerate(value):
@@ -351,7 +353,11 @@ class _Reader:
     def _spec(self, at: toml_lines.Path, value: Any) -> Spec | None:
         table = {"event": value} if isinstance(value, str) else value
         if not isinstance(table, dict) or "event" not in table:
-            self._wrong(at, f'an event is a string, or {{event = {_EXAMPLE}, filter = "…"}}')
+            self._wrong(
+                at,
+                "an event is neither a string nor a table",
+                hint=f'write it like {{event = {_EXAMPLE}, filter = "…"}}',
+            )
             return None
         for key, one in table.items():
             if key not in ("event", "filter"):
@@ -360,7 +366,7 @@ class _Reader:
                 try:
                     string(one, "sched:sched_switch" if key == "event" else "prev_prio < 100")
                 except Wrong as error:
-                    self._wrong((*at, key), f"{key}: {error}")
+                    self._wrong((*at, key), f"{key}: {error}", hint=error.hint)
                     return None
         return (table["event"], table["filter"]) if "filter" in table else table["event"]
 
@@ -371,6 +377,7 @@ class _Reader:
         except PerfkeepError as error:
             unseen = isinstance(error, KernelRefused) or error.errno in _UNSEEN
             if unseen or error.errno in _LACKS:
-                return Missing(self._problem(at, str(error)), _event_of(spec), not unseen)
-            self._wrong(at, str(error))
+                problem = self._problem(at, str(error), hint=error.hint)
+                return Missing(problem, _event_of(spec), not unseen)
+            self._wrong(at, str(error), hint=error.hint)
         return None

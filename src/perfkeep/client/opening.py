@@ -14,7 +14,7 @@ from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat, Software, 
 from perfkeep.client.pids import check_pids, of_process
 from perfkeep.errors import PerfkeepError, SpecError, UsageError
 from perfkeep.events import Event
-from perfkeep.kernel import cgroups, cpus, perf_fd, refusal
+from perfkeep.kernel import cgroups, cpus, perf_fd, refusal, tracefs
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.syscalls import perf_event_open
 from perfkeep.wire import messages
@@ -58,7 +58,7 @@ def wanted(specs: Sequence[str | tuple[str, str | None]]) -> list[Wanted]:
             found.append(Wanted(replace(event, group=group), event.tracepoint and expression))
         groups = 1 + max((one.event.group or 0 for one in found), default=0)
     if not found:
-        raise UsageError("no event was named; name one like sched:sched_switch")
+        raise UsageError("no event was named", hint="name one like sched:sched_switch")
     return found
 
 
@@ -108,15 +108,16 @@ def scope(
     """Check what is to be recorded.
 
     Raises:
-        UsageError: CPUs that are offline or absent, a pid and a cgroup at once, no such pid.
+        UsageError: CPUs that are offline or absent, a pid and a cgroup at once.
+        PerfkeepError: ESRCH: there is no such process.
     """
     if pid is not None and cgroup is not None:
         raise UsageError("a recording is of a process or of a cgroup, not of both")
     if cgroup == "":
-        raise UsageError("a cgroup needs a path; / is the root of all")
+        raise UsageError("no cgroup was named", hint="/ is the one that holds all tasks")
     target = messages.Target(cgroup=cgroup) if pid is None else of_process(pid)
     if pid is not None and not os.path.exists(f"/proc/{pid}"):
-        raise UsageError(f"there is no process {pid}", errno.ESRCH)
+        raise PerfkeepError(errno.ESRCH, f"there is no process {pid}")
     chosen = cpus.online() if cpu_list is None else cpus.check_online(cpu_list)
     return Scope(chosen, target)
 
@@ -257,7 +258,7 @@ def tasks(target: messages.Target) -> Iterator[tuple[list[int], OpenFlag]]:
     elif target.pids is not None:
         found = [thread for pid in target.pids for thread in threads(pid, set())]
         if not found:
-            raise UsageError(f"{target} has ended", errno.ESRCH)
+            raise PerfkeepError(errno.ESRCH, f"{target} has ended")
         yield found, OpenFlag(0)
     else:
         yield [-1], OpenFlag(0)
@@ -343,7 +344,7 @@ def _open_target(opener: _Opener, to: Scope) -> None:
             except ProcessLookupError:
                 _forget(opener, before)
         if not opener.fds:
-            raise UsageError(f"{target} has ended", errno.ESRCH)
+            raise PerfkeepError(errno.ESRCH, f"{target} has ended")
 
 
 def _forget(opener: _Opener, keep: int) -> None:
@@ -357,13 +358,13 @@ def cgroup_directory(path: str) -> OwnedFd:
     """A cgroup's directory, by its path or by its name below the cgroup2 mount.
 
     Raises:
-        UsageError: no such cgroup.
+        PerfkeepError: ENOENT: no such cgroup.
     """
     directory = cgroups.find(path)
     if directory is None:
-        raise UsageError(
-            f"{path!r} is no cgroup that perf events can follow",
+        raise PerfkeepError(
             errno.ENOENT,
+            f"{path!r} is no cgroup that perf events can follow",
             hint=f"name one below {' or '.join(cgroups.roots()) or 'a mount of cgroup2'}",
         )
     return OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -379,7 +380,7 @@ def _set_filters(opener: _Opener, filters: list[str | None]) -> None:
         except OSError as error:
             name = opener.parsed[slot.kind].name
             raise SpecError(
-                f"the kernel does not take the filter {expression!r} for {name}; the fields it "
-                f"may use are in events/{name.replace(':', '/')}/format below tracefs",
+                f"the kernel does not take the filter {expression!r} for {name}",
                 expression,
+                hint=f"the fields it may use are in {tracefs.root()}/events/{name.replace(':', '/')}/format",
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
@@ -10,7 +11,7 @@ import msgspec
 
 from perfkeep import extras
 from perfkeep.client.connection import call
-from perfkeep.errors import UsageError
+from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Named, RecordingInfo
 
@@ -270,7 +271,10 @@ def _start(
 ) -> messages.Started:
     if spill is None:
         if spill_every is not None:
-            raise UsageError("spill_every says how often; name a directory with spill as well")
+            raise UsageError(
+                "spill_every says how often to spill, and no directory was named",
+                hint="name a directory with spill as well",
+            )
         return cast(messages.Started, call("Start", request, fds, system=system)[0])
     from perfkeep.client import spill as files
     from perfkeep.client.snapshot import max_record
@@ -301,10 +305,13 @@ def access(
     """Who may what, with names made numbers.
 
     Raises:
-        UsageError: no such user or group; a mode that has more than r and w.
+        UsageError: a mode that has more than r and w.
+        PerfkeepError: ENOENT: no such user or group.
     """
     if mode is not None and mode & ~0o666:
-        raise UsageError(f"a mode has r and w only, like 0640; {mode:04o} has more")
+        raise UsageError(
+            f"a mode has r and w only, and {mode:04o} has more", hint="write it like 0640"
+        )
     return messages.Access(_id(owner, "user"), _id(group, "group"), mode)
 
 
@@ -319,7 +326,7 @@ def _id(name: str | int | None, what: str) -> int | None:
     try:
         return pwd.getpwnam(name).pw_uid if what == "user" else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise UsageError(f"there is no {what} {name!r}") from None
+        raise PerfkeepError(errno.ENOENT, f"there is no {what} {name!r}") from None
 
 
 def time_to_live(ttl: str | float | None) -> int | None:

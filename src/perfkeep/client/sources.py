@@ -10,6 +10,7 @@ from perfkeep.client.snapshot import Progress, take
 from perfkeep.errors import BrokerError, PerfkeepError, UsageError
 from perfkeep.formats import perf_data
 from perfkeep.formats.perf_data import PerfData
+from perfkeep.formats.perf_data.reader import named
 
 #: A source that is standard input.
 STDIN = "-"
@@ -32,7 +33,8 @@ def parsed(source: str, progress: Progress | None = None) -> PerfData:
         OSError: the file cannot be read.
     """
     if source == STDIN:
-        return perf_data.parse(memoryview(stdin()))
+        with named("standard input"):
+            return perf_data.parse(memoryview(stdin()))
     if is_file(source):
         return perf_data.read(source)
     try:

@@ -63,8 +63,8 @@ def prepare(
         number = error.errno or errno.EIO
         raise PerfkeepError(
             number,
-            f"the rings cannot be spilled to {directory}: {os.strerror(number)}; make room there "
-            "or name another directory",
+            f"the rings cannot be spilled to {directory}: {os.strerror(number)}",
+            hint="name a directory that you can write to, with room for all rings twice",
         ) from error
 
 
@@ -73,8 +73,8 @@ def _check(folder: OwnedFd, directory: str) -> None:
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
         raise PerfkeepError(
             errno.EPERM,
-            f"others can change what is in {directory}, so rings are not spilled there; name a "
-            "directory of your own",
+            f"others can change what is in {directory}, so rings are not spilled there",
+            hint="name a directory of your own",
         )
 
 

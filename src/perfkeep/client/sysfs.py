@@ -85,8 +85,8 @@ def _refused(error: OSError) -> KernelRefused:
     number = error.errno or errno.EIO
     return KernelRefused(
         number,
-        f"the view cannot be put into {DEVICES} ({error.strerror}); it takes CAP_SYS_ADMIN and "
-        "overlayfs. Without them perfkeep exec shows it to perf through SYSFS_PATH",
+        f"the view cannot be put into {DEVICES} ({error.strerror}): it takes CAP_SYS_ADMIN and overlayfs",
+        hint="perfkeep exec shows it to perf through SYSFS_PATH, without them",
     )
 
 

@@ -30,7 +30,7 @@ from perfkeep.abi.perf_event import (
     Type,
 )
 from perfkeep.errors import KernelRefused, PerfkeepError
-from perfkeep.kernel import cpus, perf_fd, sysctl
+from perfkeep.kernel import cpus, perf_fd, privileges, sysctl
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.syscalls import detach_output, perf_event_open, pidfd_getfd
 
@@ -137,11 +137,13 @@ def _not_allowed(pid: int) -> KernelRefused:
         f"the fds of process {pid} cannot be taken: that needs the right to trace it, which the "
         "same user has if the process has no more capabilities, or CAP_SYS_PTRACE"
     )
+    held = "CAP_SYS_PTRACE" in privileges.held()
+    hint = "" if held else privileges.again_with("CAP_SYS_PTRACE")
     with suppress(OSError):
         scope = sysctl.read("kernel.yama.ptrace_scope")
         if scope != "0":
             words += f"; kernel.yama.ptrace_scope = {scope} allows the same user only its children"
-    return KernelRefused(errno.EPERM, words)
+    return KernelRefused(errno.EPERM, words, hint=hint)
 
 
 def no_process(pid: int) -> PerfkeepError:

@@ -39,13 +39,13 @@ def upgrade() -> tuple[str, str] | None:
         if after.broker.pid != before.broker.pid:
             # The keeper of before has been in charge all the time, and started it.
             raise Unreachable(
-                "something died in the middle, and the instance goes on with the code of before; "
-                f"{before.log} says why; ask again"
+                "something died in the middle, and the instance goes on with the code of before",
+                hint=f"perfkeep upgrade; the log says why: {before.log}",
             )
         if time.monotonic() > deadline:
             raise Unreachable(
-                f"the daemons are still those of before after {START_TIMEOUT_S:.0f} s; "
-                f"{before.log} says why"
+                f"the daemons are still those of before after {START_TIMEOUT_S:.0f} s",
+                hint=f"the log says why: {before.log}",
             )
         time.sleep(0.02)
 

@@ -30,9 +30,9 @@ def resolve(typed: Typed) -> list[Found]:
     match = _HEAD.fullmatch(typed.head)
     if not match:
         raise SpecError(
-            f"{typed.head!r} is no breakpoint; write mem:ADDRESS[/LENGTH][:ACCESS], "
-            "like mem:0x1000/8:rw",
+            f"{typed.head!r} is no breakpoint",
             typed.head,
+            hint="write mem:ADDRESS[/LENGTH][:ACCESS], like mem:0x1000/8:rw",
         )
     if set(_ACCESS).intersection(typed.modifiers):
         raise SpecError(
@@ -42,7 +42,11 @@ def resolve(typed: Typed) -> list[Found]:
     letters = match["access"] or ""
     access = sum(_ACCESS[letter] for letter in set(letters))
     if len(set(letters)) < len(letters):
-        raise SpecError(f"an access stands twice in {typed.head!r}; write some of rwx", letters)
+        raise SpecError(
+            f"an access stands twice in {typed.head!r}",
+            letters,
+            hint="write each of rwx at most once",
+        )
     attr = Attr(
         type=Type.BREAKPOINT,
         bp_type=access or _DEFAULT_ACCESS,
@@ -75,6 +79,7 @@ def _number(text: str, what: str, typed: Typed) -> int:
         return terms.number(text, what)
     except SpecError:
         raise SpecError(
-            f"the {what} {text!r} in {typed.head!r} is no number of up to 64 bits, like 0x1000",
+            f"the {what} {text!r} in {typed.head!r} is no number of up to 64 bits",
             text,
+            hint="write it like 0x1000",
         ) from None

@@ -51,9 +51,9 @@ def function_offset(path: str, symbol: str) -> int:
         raise SpecError(f"{path} is no ELF file: {error}", path) from error
     if len(offsets) > 1:
         raise SpecError(
-            f"{path} has {len(offsets)} functions called {symbol!r}; name one by its offset in the "
-            f"file: {', '.join(f'{offset:#x}' for offset in offsets)}",
+            f"{path} has {len(offsets)} functions called {symbol!r}",
             symbol,
+            hint=f"name one by its offset in the file: {', '.join(f'{offset:#x}' for offset in offsets)}",
         )
     return offsets[0]
 

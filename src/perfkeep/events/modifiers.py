@@ -45,9 +45,9 @@ def join(own: str, of_group: str, leads: bool, event: str) -> str:
         misplaced = [letter for letter in own if letter in _LEADER_ONLY]
         if misplaced:
             raise SpecError(
-                f"the modifier {misplaced[0]!r} of {event!r} is for the leader of a group, the "
-                f"first event in it; put it there or behind the group",
+                f"the modifier {misplaced[0]!r} of {event!r} is for the leader of a group, the first event in it",
                 misplaced[0],
+                hint="write it behind the first event, or behind the group",
             )
         of_group = "".join(letter for letter in of_group if letter not in _LEADER_ONLY)
     letters = own + "".join(c for c in of_group if c == "p" or c not in own)

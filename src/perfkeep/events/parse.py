@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 
 from perfkeep.abi.perf_event import Attr
@@ -49,9 +48,9 @@ def _resolve(typed: Typed) -> list[Found]:
     if found := _named(first, typed._replace(head=first, modifiers=rest or typed.modifiers)):
         if colon and (not rest or typed.terms is not None):
             raise SpecError(
-                f"{str(typed)!r} needs its modifiers at the end, like cpu-clock:u or "
-                "cpu-clock/freq=99/u",
+                f"{str(typed)!r} needs its modifiers at the end",
                 typed.head,
+                hint="write it like cpu-clock:u or cpu-clock/freq=99/u",
             )
         return found
     if first.isdecimal() and colon:
@@ -91,8 +90,8 @@ def _numeric(typed: Typed) -> list[Found]:
 def _unknown(typed: Typed) -> SpecError:
     candidates = [*names.all_names(), *(event for _, event in pmus.all_events())]
     if typed.head in pmus.names():
-        text = f"{typed.head!r} is a PMU and needs terms, like {typed.head}/config=1/"
-        return SpecError(text, typed.head, errno=errno.EINVAL)
+        text = f"{typed.head!r} is a PMU and needs terms"
+        return SpecError(text, typed.head, hint=f"write it like {typed.head}/config=1/")
     return unknown(f"unknown event {str(typed)!r}", typed.head, candidates)
 
 

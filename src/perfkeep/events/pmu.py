@@ -118,4 +118,6 @@ def _parameter(term: Term, given: Iterable[Term]) -> str | None:
     for other in given:
         if other.key == term.key and other.value != "?":
             return other.value
-    raise SpecError(f"the event needs a value for {term.key!r}: add {term.key}=NUMBER", term.key)
+    raise SpecError(
+        f"the event needs a value for {term.key!r}", term.key, hint=f"add {term.key}=NUMBER"
+    )

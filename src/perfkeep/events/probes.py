@@ -73,9 +73,9 @@ def _in_file(kind: str, rest: str) -> tuple[str, str, int]:
     path, colon, target = rest.rpartition(":")
     if not colon or not path or not target:
         raise SpecError(
-            f"'{kind}:{rest}' is no probe; write {kind}:PATH:FUNCTION, {kind}:PATH:FUNCTION+0x10 "
-            f"or {kind}:PATH:0xOFFSET",
+            f"'{kind}:{rest}' is no probe",
             rest,
+            hint=f"write {kind}:PATH:FUNCTION, {kind}:PATH:FUNCTION+0x10 or {kind}:PATH:0xOFFSET",
         )
     # The kernel looks from the directory of whoever opens the event: that may be another time.
     path = os.path.abspath(path)
@@ -90,7 +90,7 @@ def _in_file(kind: str, rest: str) -> tuple[str, str, int]:
 def _in_kernel(kind: str, rest: str) -> tuple[str, str | None, int]:
     """FUNCTION[+PLUS] or ADDRESS → how it is spelled, the function, the offset in it."""
     if not rest:
-        raise SpecError(f"'{kind}:' names no function; write {kind}:FUNCTION", kind)
+        raise SpecError(f"'{kind}:' names no function", kind, hint=f"write {kind}:FUNCTION")
     if _NUMBER.fullmatch(rest):
         return rest, None, terms.number(rest, "address")
     symbol, plus = _plus(rest)

@@ -22,5 +22,5 @@ def suggest(part: str, candidates: Iterable[str]) -> tuple[str, ...]:
 def unknown(message: str, part: str, candidates: Iterable[str] = ()) -> SpecError:
     """The ENOENT for a name that is not there: the message, and what is close to it."""
     close = suggest(part, candidates)
-    hint = f"; did you mean {', '.join(close)}?" if close else ""
-    return SpecError(message + hint, part, close, errno.ENOENT)
+    hint = f"did you mean {', '.join(close)}?" if close else ""
+    return SpecError(message, part, close, errno.ENOENT, hint=hint)

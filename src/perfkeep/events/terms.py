@@ -49,7 +49,7 @@ def parse(text: str) -> list[Term]:
         match = _TERM.match(text, at)
         if not match:
             raise SpecError(
-                f"{text[at:]!r} is no term; write terms like freq=99,name=mine", text[at:]
+                f"{text[at:]!r} is no term", text[at:], hint="write terms like freq=99,name=mine"
             )
         value = match[2]
         found.append(Term(match[1], None if value is None else value.strip("'")))
@@ -68,7 +68,9 @@ def number(text: str | None, what: str) -> int:
     if not re.fullmatch(pattern, digits) or int(digits, base) >= _U64:
         shown = what if text is None else f"{what}={text}"
         raise SpecError(
-            f"{shown!r} needs a number of up to 64 bits, like {what}=100 or {what}=0x64", shown
+            f"{shown!r} needs a number of up to 64 bits",
+            shown,
+            hint=f"write it like {what}=100 or {what}=0x64",
         )
     return int(digits, base)
 
@@ -83,7 +85,7 @@ def apply(attr: Attr, terms: Iterable[Term]) -> tuple[Attr, str | None]:
     for term in terms:
         if term.key == "name":
             if not term.value:
-                raise SpecError("name= needs a name, like name=mine", str(term))
+                raise SpecError("name= needs a name", str(term), hint="write it like name=mine")
             name = term.value
         else:
             attr = _apply_one(attr, term)
@@ -94,9 +96,9 @@ def _apply_one(attr: Attr, term: Term) -> Attr:
     if term.key == "call-graph":
         if term.value != "fp":
             raise SpecError(
-                f"{str(term)!r} is not supported: call chains are taken by frame pointer; "
-                f"write call-graph=fp",
+                f"{str(term)!r} is not supported: call chains are taken by frame pointer",
                 str(term),
+                hint="write call-graph=fp",
             )
         return replace(attr, sample_type=attr.sample_type | Sample.CALLCHAIN)
     if term.key not in GENERIC:

@@ -43,8 +43,9 @@ def _part(typed: Typed) -> Typed:
     name, colon, letters = rest.partition(":")
     if not system or not name or (colon and (not letters or typed.terms is not None)):
         raise SpecError(
-            f"{str(typed)!r} is no tracepoint; write system:name or system:name:modifiers",
+            f"{str(typed)!r} is no tracepoint",
             typed.head,
+            hint="write system:name or system:name:modifiers",
         )
     return Typed(f"{system}:{name}", typed.terms, letters or typed.modifiers)
 

@@ -84,7 +84,7 @@ def members(text: str) -> list[Member]:
 
 
 def _no_group(text: str) -> SpecError:
-    return SpecError(f"{text!r} is no group of events: write it like {{a,b}} or {{a,b}}:u", text)
+    return SpecError(f"{text!r} is no group of events", text, hint="write it like {a,b} or {a,b}:u")
 
 
 def _events(text: str, at: int) -> tuple[list[Typed], int]:
@@ -109,7 +109,9 @@ def _event(text: str, at: int) -> tuple[Typed, int]:
     head, parts = match["head"].strip(), match.groupdict()
     if not head:
         raise SpecError(
-            f"{text!r} has no event where one should be; write them like cpu-clock,faults", text
+            f"{text!r} has no event where one should be",
+            text,
+            hint="write them like cpu-clock,faults",
         )
     modifiers = parts["after"] or parts.get("modifiers") or ""
     terms = parts["terms"]
@@ -124,7 +126,9 @@ def _unclear(text: str, at: int, special: bool) -> tuple[Typed, int]:
     if "{" in rest[0]:
         raise _no_group(text[at:])
     raise SpecError(
-        f"{rest[0]!r} needs its terms between two slashes, like cpu-clock/freq=99/u", rest[0]
+        f"{rest[0]!r} needs its terms between two slashes",
+        rest[0],
+        hint="write it like cpu-clock/freq=99/u",
     )
 
 

@@ -19,7 +19,7 @@ from perfkeep.abi.seccomp import (
     Numbers,
     Ret,
 )
-from perfkeep.errors import UsageError
+from perfkeep.errors import KernelRefused
 
 #: The ioctls that persistence gives a meaning of its own; the same numbers in all ABIs.
 TRAPPED = (
@@ -39,16 +39,16 @@ def abis(machine: str) -> tuple[Numbers, ...]:
     """The ABIs of a machine's programs.
 
     Raises:
-        UsageError: ENOSYS: a machine whose numbers are not known.
+        KernelRefused: ENOSYS: a machine whose numbers are not known.
     """
     found = MACHINES.get(machine)
     if found is None:
         import errno
 
-        raise UsageError(
-            f"perfkeep exec knows the system calls of {' and '.join(MACHINES)}, not those of "
-            f"{machine}; programs that use the library or the command line need no exec",
+        raise KernelRefused(
             errno.ENOSYS,
+            f"perfkeep exec knows the system calls of {' and '.join(MACHINES)}, not those of {machine}",
+            hint="programs that use the library or the command line need no exec",
         )
     return found
 
@@ -59,7 +59,7 @@ def program(machine: str) -> bytes:
     Calls of any other ABI (x32, 32-bit ARM) are allowed: the kernel answers them.
 
     Raises:
-        UsageError: ENOSYS.
+        KernelRefused: ENOSYS.
     """
     code: list[tuple[Bpf, int, int, int]] = [(Bpf.LD_W_ABS, 0, 0, DATA_ARCH)]
     for numbers in abis(machine):

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from perfkeep.abi.perf_event import PERF_TYPE_PERSISTENT, Attr, Flag
 from perfkeep.client import connection, sysfs
-from perfkeep.errors import KernelRefused
+from perfkeep.errors import KernelRefused, PerfkeepError
 from perfkeep.interposer import filter
 from perfkeep.kernel import seccomp
 from perfkeep.kernel.fd import OwnedFd
@@ -101,7 +101,10 @@ def _start_supervisor(where: Instance) -> socket.socket:
     said = ours.recv(4096).decode(errors="replace")
     if not said.isdecimal():
         ours.close()
-        raise KernelRefused(errno.EIO, f"the supervisor cannot start: {said or 'it ended at once'}")
+        why, _, hint = said.partition("\n")
+        raise KernelRefused(
+            errno.EIO, f"the supervisor cannot start: {why or 'it ended at once'}", hint=hint
+        )
     seccomp.allow_tracer(int(said))
     return ours
 
@@ -116,7 +119,8 @@ def _detach_and_serve(link: socket.socket, where: Instance) -> NoReturn:
             _supervise(link, where)
         code = 0
     except Exception as error:
-        link.sendall(str(error).encode())
+        hint = error.hint if isinstance(error, PerfkeepError) else ""
+        link.sendall(f"{error}\n{hint}".encode())
     finally:
         os._exit(code)
 
@@ -170,18 +174,20 @@ def _hand_over(link: socket.socket, program: bytes, where: Instance) -> None:
     if not there:
         raise KernelRefused(
             errno.EIO,
-            f"the supervisor ended at once; its log {instance.of_caller(where).log} says why",
+            "the supervisor ended at once",
+            hint=f"its log says why: {instance.of_caller(where).log}",
         )
 
 
 def _refused(error: OSError) -> KernelRefused:
     if error.errno == errno.EBUSY:
-        text = (
+        return KernelRefused(
+            errno.EBUSY,
             "another program supervises this one by seccomp already (a container manager?), and "
-            "the kernel allows one; start perfkeep exec outside of it"
+            "the kernel allows one",
+            hint="run perfkeep exec outside of that program",
         )
-    else:
-        text = f"this kernel does not let perfkeep exec supervise programs: {error.strerror}"
+    text = f"this kernel does not let perfkeep exec supervise programs: {error.strerror}"
     return KernelRefused(error.errno or errno.ENOSYS, text)
 
 

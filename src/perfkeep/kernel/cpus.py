@@ -24,12 +24,16 @@ def parse_list(text: str) -> tuple[int, ...]:
     for part in text.strip().split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{part!r} is not a CPU or a range of CPUs; write a list like 0-3,5")
+            raise UsageError(
+                f"{part!r} is not a CPU or a range of CPUs", hint="write a list like 0-3,5"
+            )
         # Nobody has a CPU with a longer number, and int() gives up at 4300 digits.
         ends = (first, last or first)
         low, high = (int(number) if len(number) < 10 else 1 << 30 for number in ends)
         if high < low or high > 65535:
-            raise UsageError(f"the CPU range {part!r} runs backwards or too far; write it like 0-3")
+            raise UsageError(
+                f"the CPU range {part!r} runs backwards or too far", hint="write it like 0-3"
+            )
         numbers.update(range(low, high + 1))
     return tuple(sorted(numbers))
 
@@ -72,7 +76,7 @@ def check_online(wanted: Iterable[int]) -> tuple[int, ...]:
     absent = [cpu for cpu in chosen if cpu not in possible()]
     offline = [cpu for cpu in chosen if cpu not in running and cpu not in absent]
     if not chosen:
-        raise UsageError("no CPU was named; leave -C away for all of them")
+        raise UsageError("no CPU was named", hint="leave -C out for all of them")
     if absent or offline:
         words = [f"CPU {format_list(absent)} does not exist"] if absent else []
         words += [f"CPU {format_list(offline)} is offline"] if offline else []

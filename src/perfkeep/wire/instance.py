@@ -29,9 +29,9 @@ class Instance:
         # The broker binds under a name that is four bytes longer, and renames.
         if len(os.fsencode(self.socket)) + 4 > _LONGEST:
             raise UsageError(
-                f"a socket's path may have {_LONGEST - 4} bytes, {self.socket} has "
-                f"{len(os.fsencode(self.socket))}; name a shorter one with PERFKEEP_SOCKET",
+                f"a socket's path may have {_LONGEST - 4} bytes, {self.socket} has {len(os.fsencode(self.socket))}",
                 errno.ENAMETOOLONG,
+                hint="name a shorter one with PERFKEEP_SOCKET",
             )
         self.directory = os.path.dirname(self.socket)
         self.lock = self.socket + ".lock"
@@ -166,8 +166,8 @@ def check_is_socket(path: str) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise PerfkeepError(
             errno.EEXIST,
-            f"{path} exists and is no socket, so it is left alone; name another place with "
-            "PERFKEEP_SOCKET",
+            f"{path} exists and is no socket, so it is left alone",
+            hint="name another socket with PERFKEEP_SOCKET",
         )
 
 

@@ -64,14 +64,14 @@ def test_one_that_cannot_be_ended_stops_none_of_the_others(
 
         def claim(self) -> None:
             if self.name.startswith("no"):
-                raise BrokerError(errno.ENOENT, f"there is no {self.name}")
+                raise BrokerError(errno.ENOENT, f"there is no {self.name}", hint="look")
             ended.append(self.name)
 
     monkeypatch.setattr(claim, "Recording", Played)
     assert main(["claim", "no1", "a", "no2", "b", "a"]) == 1
     out, err = capsys.readouterr()
     assert ended == ["a", "b"] and out == "a has ended\nb has ended\n"
-    assert err == "perfkeep: there is no no1; there is no no2\n"
+    assert err == ("perfkeep: there is no no1\nhint: look\nperfkeep: there is no no2\nhint: look\n")
 
 
 def coverage(cpu: int, lost: int = 0, reached: bool = True) -> CpuCoverage:

@@ -112,7 +112,7 @@ def test_every_format_of_stacks_weighs_by_period(
 
 def test_a_format_without_weights_takes_no_samples_option(cli: Cli, weighed: str) -> None:
     ran = cli("export", weighed, "--to", "csv", "-o", "-", "--samples")
-    assert ran.code == 2 and "csv has every sample, with its period" in ran.err
+    assert ran.code == 2 and "csv, which has every sample with its period" in ran.err
 
 
 def test_the_flames_of_sql_weigh_by_period(cli: Cli, weighed: str) -> None:

@@ -40,10 +40,13 @@ def one(body: str, events: str = 'events = ["cpu-clock"]') -> Definition:
 
 
 def problems(text: str | bytes) -> list[str]:
-    """What is wrong with a file, each as "LINE: words"."""
+    """What is wrong with a file, each as "LINE: words; hint"."""
     with pytest.raises(DefinitionError) as error:
         parse(text.encode() if isinstance(text, str) else text, "f")
-    return [f"{problem.line}: {problem.text}" for problem in error.value.problems]
+    return [
+        f"{problem.line}: {problem.text}{problem.hint and '; '}{problem.hint}"
+        for problem in error.value.problems
+    ]
 
 
 # --- what a file may say --------------------------------------------------------------------------
@@ -102,14 +105,14 @@ events = []
 """
     assert problems(text) == [
         "4: unknown key 'filtr'; did you mean filter?",
-        "5: 'freq=x' needs a number of up to 64 bits, like freq=100 or freq=0x64",
+        "5: 'freq=x' needs a number of up to 64 bits; write it like freq=100 or freq=0x64",
         "5: unknown event 'sched:sched_swich': no such tracepoint in 'sched'; did you mean "
         "sched:sched_switch, sched:sched_wakeup?",
         "7: unknown key 'rign'; did you mean ring?",
         '8: empty has no events; add some: events = ["sched:sched_switch"]',
         "9: '-x' cannot be a recording's name: up to 64 letters, digits, _ . and - (not first), "
         "and not a number alone",
-        '10: events is a list of at least one: ["sched:sched_switch"]',
+        '10: events is no list of at least one; write it like ["sched:sched_switch"]',
     ]
 
 
@@ -130,7 +133,7 @@ events = []
         (f"group = 0x{'f' * 5000}", "a very long number is neither"),
         ('mode = "0778"', "octal digits"),
         ('mode = "0700"', "has more"),
-        ("mode = 0o640", 'mode: 416 is not a string like "0640"'),
+        ("mode = 0o640", 'mode: 416 is not a string; write it like "0640"'),
         ('ttl = "0s"', "ttl: '0s' is not"),
         ('ttl = "soon"', "not a time span"),
         (f'ttl = "{9**50}h"', "is not"),
@@ -154,9 +157,9 @@ def test_a_value_that_makes_no_sense_is_refused_with_its_line(line: str, words: 
 @pytest.mark.parametrize(
     ("events", "words"),
     [
-        ('"cpu-clock"', "events is a list"),
-        ("[3]", "an event is a string"),
-        ('[{filter = "x"}]', "an event is a string"),
+        ('"cpu-clock"', "events is no list"),
+        ("[3]", "an event is neither a string nor a table"),
+        ('[{filter = "x"}]', "an event is neither a string nor a table"),
         ('[""]', "event: '' is not a string"),
         ('[{event = "sched:sched_switch", filter = 3}]', "filter: 3 is not a string"),
         ('[{event = "cpu-clock", filter = "x"}]', "needs a tracepoint"),
@@ -268,7 +271,7 @@ def test_a_file_that_others_can_change_is_read_and_not_obeyed(tmp_path: Path) ->
     path.touch()
     path.chmod(0o666)
     assert definitions.read(str(path)) == []
-    with pytest.raises(DefinitionError, match=r"a.toml: others than root and you .* chmod 644"):
+    with pytest.raises(DefinitionError, match=r"(?s)a.toml: others than root and you .* chmod 644"):
         definitions.read(str(path), obeyed=True)
 
 
@@ -378,7 +381,8 @@ def test_check_prints_the_problems_of_all_files(
     assert main(["check", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        f'{tmp_path}/a.toml:1: a has no events; add some: events = ["sched:sched_switch"]',
+        f"{tmp_path}/a.toml:1: a has no events",
+        'hint: add some: events = ["sched:sched_switch"]',
         f"{tmp_path}/b.toml:2: no tracepoint matches mce:*",
         f"{tmp_path}/c.toml:2: b is defined at {tmp_path}/b.toml:1 already",
     ]

@@ -43,7 +43,7 @@ def test_a_misspelt_tracepoint_gets_close_ones_of_its_system(tracing: Path) -> N
     assert caught.value.errno == errno.ENOENT
     assert caught.value.part == "sched:sched_swich"
     assert caught.value.suggestions[0] == "sched:sched_switch"
-    assert "did you mean sched:sched_switch" in str(caught.value)
+    assert "did you mean sched:sched_switch" in caught.value.hint
 
 
 def test_a_misspelt_system_gets_close_tracepoints_of_all(tracing: Path) -> None:

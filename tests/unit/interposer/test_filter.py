@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkeep.abi.seccomp import MACHINES, SOCK_FILTER, AuditArch, Bpf, Ret
-from perfkeep.errors import UsageError
+from perfkeep.errors import KernelRefused
 from perfkeep.interposer.filter import TRAPPED, program
 
 WORD = st.integers(0, 2**64 - 1)
@@ -71,6 +71,6 @@ def test_calls_of_x32_are_the_kernel_s_to_answer() -> None:
 
 
 def test_a_machine_that_is_not_known_is_refused_in_a_sentence() -> None:
-    with pytest.raises(UsageError, match="riscv64") as caught:
+    with pytest.raises(KernelRefused, match="riscv64") as caught:
         program("riscv64")
     assert caught.value.errno == errno.ENOSYS

@@ -12,6 +12,7 @@ Records are not looked at: nothing in them says what kind of event wrote them.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import sys
@@ -20,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from perfkeep.abi.perf_data import HEADER, MAGIC, MAGIC_SWAPPED, SECTION, Feature
 from perfkeep.abi.perf_event import ATTR_SIZE_VER0, PERF_TYPE_PERSISTENT, Attr
-from perfkeep.errors import DataError, UsageError
+from perfkeep.errors import DataError
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.features import string
 from perfkeep.formats.perf_data.tracing import tracing_data, with_tracepoints
@@ -226,18 +227,26 @@ def _header(data: bytes) -> tuple[bytes, int, int, int, int, int, int, int, int,
     """The header's fields, as HEADER has them.
 
     Raises:
-        UsageError: a kind of file that is not understood.
-        DataError: no perf.data, or less than its header.
+        DataError: no perf.data, less than its header, or a kind of file that is not understood
+            (EOPNOTSUPP).
     """
     if data[:8] == MAGIC_SWAPPED:
-        raise UsageError(
-            "this perf.data was written by a machine of the other byte order; convert it there"
+        raise DataError(
+            "this perf.data was written by a machine of the other byte order",
+            0,
+            errno.EOPNOTSUPP,
+            hint="run perfkeep convert on a machine of that byte order",
         )
     if data[:8] != MAGIC:
         raise DataError("this is no perf.data file: it does not begin with PERFILE2", 0)
     size = int.from_bytes(data[8:16], sys.byteorder)
     if size == _PIPE_HEADER_SIZE:
-        raise UsageError("this perf.data was written to a pipe; write it with: perf record -o FILE")
+        raise DataError(
+            "this perf.data was written to a pipe",
+            8,
+            errno.EOPNOTSUPP,
+            hint="perf record -o FILE writes one that can be converted",
+        )
     if size != HEADER.size or len(data) < HEADER.size:
         raise DataError(
             f"this perf.data is cut off or broken: its header should have {HEADER.size} bytes, "

@@ -263,7 +263,11 @@ def parse(file: memoryview, parts: Sequence[memoryview] = ()) -> PerfData:
         begins = "does not begin with PERFILE2" if len(file) else "is empty"
         raise DataError(f"this is no perf.data file: it {begins}", 0)
     if bytes(file[:8]) == MAGIC_SWAPPED:
-        raise DataError("this perf.data file was written by a machine of the other byte order", 0)
+        raise DataError(
+            "this perf.data file was written by a machine of the other byte order",
+            0,
+            hint="read it on a machine of that byte order",
+        )
     (size,) = struct.unpack_from("=Q", file, 8)
     parsed = _pipe(file) if size == _PIPE_HEADER else _file(file, parts)
     _with_tracepoints(parsed)
