@@ -55,8 +55,8 @@ class Absence:
         #: Recordings with an opener on its way, by id, and the CPUs that died since it left: what
         #: it opened there may be dead as well.
         self.sent: dict[int, set[int]] = {}
-        #: CPUs changed while an opener was on its way.
-        self._look_again = False
+        #: Recordings whose CPUs changed while their opener was on its way, by id.
+        self._changed: set[int] = set()
 
     # --- both daemons died ----------------------------------------------------------------------
 
@@ -107,21 +107,23 @@ class Absence:
     def look(self, went: Iterable[int] = ()) -> None:
         """Compare what is recorded with the CPUs that there are; `went`: those that have been
         offline, and may be back."""
-        dead = {*cpus.possible().difference(cpus.online()), *went}
         for recording in list(self.recordings.registry):
-            self._note_offline(recording, dead)
-            missing = self.missing(recording)
-            if not missing.cpus and not missing.sideband_cpus:
-                continue
-            if recording.id in self.sent:
-                self.sent[recording.id].update(went)
-                self._look_again = True
-                continue
-            self.sent[recording.id] = set()
-            try:
-                self.send(recording)
-            except OSError as error:
-                self.done(recording, recording.id, str(error))
+            self._look_at(recording, went)
+
+    def _look_at(self, recording: Recording, went: Iterable[int]) -> None:
+        self._note_offline(recording, {*cpus.possible().difference(cpus.online()), *went})
+        missing = self.missing(recording)
+        if not missing.cpus and not missing.sideband_cpus:
+            return
+        if recording.id in self.sent:
+            self.sent[recording.id].update(went)
+            self._changed.add(recording.id)
+            return
+        self.sent[recording.id] = set()
+        try:
+            self.send(recording)
+        except OSError as error:
+            self.done(recording, recording.id, str(error))
 
     def _note_offline(self, recording: Recording, dead: set[int]) -> None:
         gone = dead.intersection(event.cpu for event in recording.events())
@@ -205,9 +207,12 @@ class Absence:
             if problem:
                 say(f"{recording.name}: {problem}")
             self._remember(recording)
-        if self._look_again:
-            self._look_again = False
-            self.look()
+        # Only at this recording: what its opener leaves missing is no change for the others. Looking
+        # at all of them would have two whose task has ended send openers for each other for ever.
+        changed = id in self._changed
+        self._changed.discard(id)
+        if changed and recording is not None:
+            self._look_at(recording, ())
 
     def _check(
         self, recording: Recording, slots: list[Slot], fds: list[OwnedFd]
