@@ -194,11 +194,11 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
 
     class FailingRing(MappedRing):
         def __init__(
-            self, cpu: int, owner: OwnedFd, key: bytes, bytes: int, backward: bool
+            self, cpu: int, owner: OwnedFd, key: bytes, bytes: int, backward: bool, overwrites: bool
         ) -> None:
             self.key = key
             trial.steps.take()
-            super().__init__(cpu, owner, key, bytes, backward)
+            super().__init__(cpu, owner, key, bytes, backward, overwrites)
 
     def failing_ioctl(*arguments: Any) -> object:
         trial.steps.take()

@@ -13,10 +13,15 @@ from pathlib import Path
 
 def open_files() -> Counter[str]:
     """Open files of this process by the target of their link in /proc, with their number."""
-    files: Counter[str] = Counter()
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the fd of the listing itself
-            files[os.readlink(f"/proc/self/fd/{number}")] += 1
+    return Counter(files_of(os.getpid()))
+
+
+def files_of(pid: int) -> list[str]:
+    """What the process has open, each fd by what /proc says it is."""
+    files = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile, as the fd of the listing
+            files.append(os.readlink(f"/proc/{pid}/fd/{number}"))
     return files
 
 
