@@ -124,3 +124,17 @@ def test_a_cgroup_counts_no_time_from_before_it_began(spinner: int, sideband: bo
                         passed = time.monotonic_ns() - before
                         assert cpu.time_running_ns <= cpu.time_enabled_ns <= passed, switched
             recording.claim()
+
+
+def test_a_tracepoint_that_counts_many_at_once_has_one_sample_of_that_weight_for_each_hit(
+    caller: Callers,
+) -> None:
+    task = caller()
+    recording = perfkeep.start("runtime", ["sched:sched_stat_runtime"], pid=task.pid, ring="1M")
+    task.ask("call", 20_000)
+    recording.disable()
+    (counted,) = recording.stat().events
+    assert not recording.throttled()
+    with recording.snapshot() as snapshot:
+        ((total,),) = snapshot.sql("select sum(period) from sched_stat_runtime").fetchall()
+    assert total == counted.value > 10**6

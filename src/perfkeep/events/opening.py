@@ -130,11 +130,25 @@ def _sample_type(event: Event, attr: Attr, call_chains: bool) -> Sample:
     fields = _ALWAYS
     # A tracepoint is always hit at the same address.
     fields |= Sample.RAW if attr.type == Type.TRACEPOINT or _is_bpf_output(attr) else Sample.IP
-    if attr.flags & Flag.FREQ:
+    if attr.flags & Flag.FREQ or (attr.sample_period == 1 and _counts_many(event)):
         fields |= Sample.PERIOD
     if attr.type == Type.BREAKPOINT:
         fields |= Sample.ADDR
     return fields | (Sample.CALLCHAIN if call_chains else Sample(0))
+
+
+def _counts_many(event: Event) -> bool:
+    """Whether one hit of a tracepoint counts many: nanoseconds, with __perf_count() in Linux's
+    include/trace/events/sched.h. Nothing in its format says so. With PERIOD such a hit is one sample
+    of that weight (perf_swevent_event() in kernel/events/core.c); without, it is one sample for each
+    nanosecond, and the kernel throttles the event at once.
+    """
+    tracepoint = event.tracepoint
+    return (
+        tracepoint is not None
+        and tracepoint.system == "sched"
+        and tracepoint.name.startswith("sched_stat_")
+    )
 
 
 def _greatest_hz() -> int:
