@@ -47,7 +47,7 @@ def test_more_than_a_ring_can_hold_is_told(
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [([], "name at least one event"), (["-e", "cpu-clock", "--for", "2d"], "100ms to 1h"),
+    [([], "no event was named"), (["-e", "cpu-clock", "--for", "2d"], "100ms to 1h"),
      (["-e", "no-such-event"], "no-such-event")],
 )  # fmt: skip
 def test_what_makes_no_sense_is_told_and_nothing_is_started(

@@ -45,8 +45,9 @@ def test_the_exit_code_is_the_program_s(instance: Path, command: list[str], code
 def test_nothing_to_run_is_said_in_a_sentence(instance: Path) -> None:
     done = subprocess.run([*PERFKEEP, "exec"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    usage, sentence = done.stderr.splitlines()
-    assert usage.startswith("usage: perfkeep exec") and "name a program to run" in sentence
+    usage, sentence, hint = done.stderr.splitlines()
+    assert usage.startswith("usage: perfkeep exec") and "no program was named" in sentence
+    assert hint.startswith("hint: ")
 
 
 def test_standard_streams_belong_to_the_program_alone(instance: Path) -> None:
