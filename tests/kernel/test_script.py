@@ -34,6 +34,8 @@ WRONG = (
     # Names of the kernel's variables are 0 to it, and pointers have no width.
     (re.compile(r"\bpage=(?:0x[0-9a-f]+|\(nil\)) pfn="), "page=? pfn="),
     (re.compile(r"\bage=\d+ "), "age=? "),
+    # It takes `order < (a < b ? a : b)` for `order`.
+    (re.compile(r"(kmem:mm_page_alloc_extfrag: .*) fragmenting=\d+"), None),
     # It takes `flags & (a | b)` for `(flags & a) | b`.
     (re.compile(r"(timer:timer_start: .*) flags=\S*$"), None),
     # Of 0 it prints the first flag whose number it does not know.
