@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-#: How often each measurement is taken.
+#: The number of times each measurement is taken.
 RUNS = 3
 
 
@@ -26,7 +26,7 @@ class Budget:
 
     @property
     def excess(self) -> float:
-        """How far `value` is beyond the limit; the largest of several runs is the worst."""
+        """The distance of `value` beyond the limit; the largest of several runs is the worst."""
         return self.limit - self.value if self.least else self.value - self.limit
 
 
@@ -50,7 +50,7 @@ class Figure:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the promise is kept; None: there is none."""
+        """True if the promise is kept; None: there is none."""
         return None if self.budget is None else self.budget.excess <= 0
 
     def row(self) -> list[str]:
@@ -65,7 +65,7 @@ class Figure:
 
 
 def worst(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
-    """Of each figure the run that is worst for its budget; without one, the run in the middle.
+    """Pick each figure from the run that is worst for its budget; without one, the middle run.
 
     Args:
         runs: the same figures, in the same order, of each run.

@@ -26,7 +26,7 @@ def extra_of(module: str) -> str | None:
 
 
 def missing(module: str, extra: str) -> PerfkeepError:
-    """What to raise for a module that is not installed."""
+    """The error to raise for a module that is not installed."""
     message = f"this needs {module}, of the extra {extra!r}, which is not installed"
     return PerfkeepError(errno.ENOPKG, message, hint=install_command(extra))
 
@@ -73,8 +73,8 @@ def _metadata(name: str) -> str:
 
 
 def _source() -> tuple[str, bool]:
-    """Where perfkeep was installed from, a directory or a URL of PEP 610, and whether its code runs
-    there; "" for a package index.
+    """The source perfkeep was installed from, a directory or a URL of PEP 610, and whether its code
+    runs there; "" for a package index.
     """
     import json
     from urllib.parse import unquote, urlsplit

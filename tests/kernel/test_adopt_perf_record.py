@@ -1,4 +1,4 @@
-"""What `perf record` runs with every day can be adopted, and the snapshots are readable and honest."""
+"""Adopt the everyday forms of `perf record`; the snapshots are readable and honest."""
 
 from __future__ import annotations
 

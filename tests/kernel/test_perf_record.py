@@ -34,7 +34,7 @@ print(os.getpid(), flush=True)
 while True:
     mmap.mmap(-1, 1 << 16).write(b"x")
 """
-#: How perf records, and how often it samples: all events of the load alone.
+#: Ways of recording with perf, and how often each samples: all events of the load alone.
 WAYS = {
     "one event": "-e cpu-clock -c 200000",
     "frequency": "-e cpu-clock -F 4000",

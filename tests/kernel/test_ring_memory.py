@@ -1,4 +1,4 @@
-"""What rings take of locked memory is given back when their recording ends."""
+"""Locked memory of rings is given back when their recording ends."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from support.commands import PERFKEEP, Cli, Ran
 
 pytestmark = requires(perf_events)
 
-#: By verb: the words before the source, and those behind it.
+#: The words before the source and those behind it, by verb.
 READERS: dict[str, tuple[list[str], list[str]]] = {
     "report": (["report"], []),
     "report --by": (["report", "--by", "comm"], []),

@@ -17,7 +17,7 @@ def open_files() -> Counter[str]:
 
 
 def files_of(pid: int) -> list[str]:
-    """What the process has open, each fd by what /proc says it is."""
+    """The open files of the process, each fd by what /proc says it is."""
     files = []
     for number in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):  # closed meanwhile, as the fd of the listing
@@ -42,7 +42,7 @@ def parent_of(pid: int) -> int:
 
 
 def belongs_to(pid: int, folder: str) -> bool:
-    """Whether the process was started with an instance in `folder`."""
+    """True if the process was started with an instance in `folder`."""
     deadline = time.monotonic() + 0.1
     with suppress(OSError):
         os.readlink(f"/proc/{pid}/exe")  # fails for threads of the kernel and for the dead

@@ -11,7 +11,7 @@ from .commands import PERFKEEP
 
 EXEC = [*PERFKEEP, "exec", "--"]
 
-#: What the kernel's header and the man page say.
+#: The value in the kernel's header and the man page.
 PERSISTENT = 0x706B6570
 SOFTWARE, CPU_CLOCK, TASK_CLOCK, DUMMY = 1, 0, 1, 9
 UNCLAIM, CLAIM = 0x2408, 0x2409

@@ -42,7 +42,7 @@ exec "$@"
 """
 
 
-#: Of no account; another process of the tests has others.
+#: User ids of no account; another process of the tests has others.
 _uids = count(1_000_000 + os.getpid() % 100_000 * 1000)
 
 
@@ -69,7 +69,7 @@ class User:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a login gives, and this perfkeep."""
+        """The environment of a login, and this perfkeep."""
         return {
             "HOME": str(self.home),
             "XDG_RUNTIME_DIR": str(self.home / "run"),

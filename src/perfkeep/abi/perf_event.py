@@ -321,18 +321,18 @@ class Attr:
 
     @property
     def is_clock(self) -> bool:
-        """Whether it is cpu-clock or task-clock, which count nanoseconds."""
+        """True for cpu-clock and task-clock, which count nanoseconds."""
         return self.generic in _CLOCKS
 
     @property
     def shows_cpu_time(self) -> bool:
-        """Whether its samples show where CPUs spent their time: a clock, or CPU cycles."""
+        """True if its samples show where CPUs spent their time: a clock, or CPU cycles."""
         return self.is_clock or self.generic == (Type.HARDWARE, Hardware.CPU_CYCLES)
 
     @property
     def counted_in_software(self) -> bool:
-        """Whether it counts what the kernel itself reports, page faults for example; the clocks, which
-        are timers, and events that count nothing are not.
+        """True if it counts what the kernel itself reports, page faults for example; False for the
+        clocks, which are timers, and for events that count nothing.
         """
         return self.type == Type.SOFTWARE and not (
             self.is_clock or self.config in (Software.DUMMY, Software.BPF_OUTPUT)
@@ -340,7 +340,7 @@ class Attr:
 
     @property
     def dummy(self) -> bool:
-        """Whether it is there only for task records, and has no samples."""
+        """True if it is there only for task records, and has no samples."""
         return self.generic == (Type.SOFTWARE, Software.DUMMY)
 
     def with_flags(self, on: Flag = Flag(0), off: Flag = Flag(0)) -> Attr:

@@ -157,5 +157,5 @@ def _spaces(mappings: Mappings, addresses: Ints, mode: Ints, own: Ints) -> Ints:
 
 
 def in_kernel(mappings: Mappings, addresses: Ints) -> Ints:
-    """Whether each address is the kernel's, where nothing but the address tells."""
+    """Test each address for being the kernel's, by nothing but the address."""
     return (addresses >= np.uint64(UPPER_HALF)) | (mappings.indices(KERNEL, addresses) >= 0)

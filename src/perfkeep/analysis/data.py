@@ -185,8 +185,8 @@ class Data:
 
     @property
     def throttled(self) -> dict[tuple[str, int], int]:
-        """How often the kernel stopped an event until the next tick, because it sampled too often: by
-        the event's name and the CPU.
+        """The number of times the kernel stopped an event until the next tick, because it sampled too
+        often: by the event's name and the CPU.
         """
         return by_name(self._throttled, [event.name for event in self.file.events])
 

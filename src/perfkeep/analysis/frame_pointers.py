@@ -28,7 +28,7 @@ from perfkeep.records.cells import behind
 
 Ints = NDArray[Any]
 
-#: What is below these shares is not worth a line: the loader and the C library of most distributions
+#: Shares below these are not worth a line: the loader and the C library of most distributions
 #: have no frame pointers, and any program spends some time there.
 _OF_A_PROGRAM, _OF_ALL = 0.05, 0.01
 _PROGRAMS = 3
@@ -47,7 +47,7 @@ class Judged(NamedTuple):
 
 
 def can_judge(attr: Attr) -> bool:
-    """Whether an event records what the kernel finds by frame pointers."""
+    """True if an event records what the kernel finds by frame pointers."""
     return bool(
         attr.sample_type & Sample.CALLCHAIN
         and not attr.flags & Flag.EXCLUDE_CALLCHAIN_USER

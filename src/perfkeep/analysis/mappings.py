@@ -1,4 +1,4 @@
-"""Which files processes and the kernel had mapped where, at each moment.
+"""The files that processes and the kernel had mapped, and their addresses, at each moment.
 
 A process that was forked has what its parent had then. A later mapping replaces what it covers of
 earlier ones; what is left of these before and behind it stays. What a process had before it called

@@ -49,7 +49,7 @@ class Stacks(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """Of the weights: "samples", "ns" or what the event counts."""
+        """The unit of the weights: "samples", "ns" or what the event counts."""
         if self.weights == self.samples:
             return "samples"
         return "ns" if self.attr.is_clock else self.event
@@ -78,7 +78,7 @@ class Chains:
         self._known: dict[tuple[int, int, bytes], int] = {}
         self._judged = frame_pointers.can_judge(table.kind.attr) and "comm" in table.names
         self._programs: Counter[tuple[str, int]] = Counter()
-        #: What is not as it looks, a sentence each; complete behind `frames`.
+        #: Remarks on what is not as it looks, a sentence each; complete behind `frames`.
         self.remarks: list[str] = []
 
     def numbers(self, rows: Rows) -> list[int]:

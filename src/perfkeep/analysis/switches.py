@@ -1,4 +1,4 @@
-"""When threads were switched in, where the kernel wrote that beside samples of sched_switch.
+"""The times at which threads were switched in, where the kernel wrote that beside samples of sched_switch.
 
 A sample of sched:sched_switch is taken in the thread that is switched out. An event of some tasks
 only therefore has no sample of their being switched in; PERF_RECORD_SWITCH says when that was.

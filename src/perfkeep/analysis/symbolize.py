@@ -38,10 +38,10 @@ class Function(NamedTuple):
     file: str
 
 
-#: How mappings of no file are called. perf names them after the file where a just-in-time compiler
+#: Names of mappings of no file. perf names them after the file where a just-in-time compiler
 #: names its functions.
 _ANONYMOUS = ("//anon", "/anon_hugepage", "/dev/zero", "/SYSV", "[heap]", "[stack]")
-#: Where a just-in-time compiler may have put code.
+#: Names of mappings in which a just-in-time compiler may have put code.
 _JITTED = (*_ANONYMOUS, "/memfd:")
 
 
@@ -126,7 +126,7 @@ class Symbolizer:
         return self.places(space, np.array([address], "u8"))[0]
 
     def places(self, space: int, addresses: Ints) -> list[Place]:
-        """Of addresses in one address space."""
+        """The places of addresses in one address space."""
         at = self.mappings.indices(space, addresses)
         if space == KERNEL:
             return self._kernel_places(addresses, at)
@@ -175,7 +175,7 @@ class Symbolizer:
         ]
 
     def _lines(self, space: int, addresses: Ints) -> list[list[Line]]:
-        """What each file's DWARF has at these addresses; see symbols.lines."""
+        """Look these addresses up in each file's DWARF; see symbols.lines."""
         found: list[list[Line]] = [[] for _ in addresses]
         if space == KERNEL:
             return found
@@ -205,7 +205,7 @@ class Symbolizer:
         return found
 
     def _jitted_places(self, space: int, addresses: Ints) -> list[Place]:
-        """By what a just-in-time compiler wrote of its code."""
+        """Find addresses in what a just-in-time compiler wrote of its code."""
         made = self._made(space)
         symbols, file = made or (None, "")
         some = _named(symbols, addresses, [file] * len(addresses), addresses)
@@ -236,7 +236,7 @@ class Symbolizer:
         return self._jitted[pid, dump]
 
     def _image(self, pid: int, mapping: Mapping) -> Image | None:
-        """None: the file is not here, is no ELF file, or another one than the one that was mapped."""
+        """The file of a mapping; None: it is not here, no ELF file, or not the one that was mapped."""
         root = self._root(pid) if mapping.path.startswith("/") else ""
         # Processes of 32 bits have a vdso of their own.
         start = mapping.start if mapping.path == vdso.NAME else 0
@@ -248,7 +248,7 @@ class Symbolizer:
         return self._images[key]
 
     def _identity(self, mapping: Mapping) -> Identity:
-        """What is known of the file that was mapped."""
+        """The known identity of the file that was mapped."""
         if mapping.build_id:
             return Identity(mapping.build_id)
         build_id = self.build_ids.get(mapping.path, "")
@@ -286,7 +286,7 @@ class Symbolizer:
 
 
 def _same_files(pid: int) -> bool:
-    """Whether a process sees the files that this one sees.
+    """True if a process sees the files that this one sees.
 
     Raises:
         OSError: it has ended, or this process may not look.

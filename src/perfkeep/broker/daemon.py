@@ -86,7 +86,7 @@ class Daemon:
         self.ended = False
         self.reload = False
         self.successor: messages.Upgrade | None = None
-        #: What this process goes on without, a sentence each.
+        #: Failures despite which this process goes on, a sentence each.
         self.problems: list[str] = []
         self.audit = Audit(where.audit)
         self.trimmer = Trimmer(where.log)

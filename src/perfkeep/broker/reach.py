@@ -1,4 +1,4 @@
-"""Whether other users can reach an instance's socket at all: a mode that shares a recording with
+"""Test if other users can reach an instance's socket at all: a mode that shares a recording with
 callers who cannot get to the broker would promise what does not hold.
 
 Looks at modes only. An access control list counts as the group's bits, as in stat(2).

@@ -39,7 +39,7 @@ def may_see_kernel() -> bool:
 
 
 def needs_redacting(snapshot: Snapshot) -> bool:
-    """Whether a guest's copy must be redacted: it may have registers and stacks, which guests never
+    """True if a guest's copy must be redacted: it may have registers and stacks, which guests never
     see, or the kernel hides its addresses from everybody.
     """
     kinds = (Attr.unpack(kind.kind.attr).sample_type for kind in snapshot.kinds)

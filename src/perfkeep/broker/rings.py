@@ -168,8 +168,8 @@ class MappedRing:
         return RingCopy(fd, offset, before, after, self.unread(before))
 
     def unread(self, head: int) -> int | None:
-        """How many bytes up to this data_head the ring's reader has not consumed by now; None: the ring
-        overwrites, or its data_tail makes no sense.
+        """The number of bytes up to this data_head that the ring's reader has not consumed by now;
+        None: the ring overwrites, or its data_tail makes no sense.
         """
         if self.overwrites:
             return None

@@ -102,7 +102,7 @@ class SysfsView:
         self.devices = devices
         self.root = os.path.join(devices, "persistent")
         self._mode = 0o700
-        #: By recording: the entries, and the access that their files have.
+        #: The entries of each recording, and the access that their files have.
         self._shown: dict[int, tuple[dict[str, int], _Access]] = {}
         self._taken: dict[str, int] = {}
         self._cpumask = ""
@@ -131,7 +131,7 @@ class SysfsView:
         self._show_cpus()
 
     def let_in(self, others: bool) -> None:
-        """Whether other users may look into it."""
+        """Set whether other users may look into it."""
         self._mode = 0o755 if others else 0o700
         with suppress(OSError):  # there is none yet: it is made with this mode
             os.chmod(self.root, self._mode)

@@ -30,7 +30,7 @@ def _expires(recording: Recording) -> int | None:
 
 
 def _scales(recording: Recording, kind: KindOfEvent) -> bool:
-    """Whether the event, or one that is scheduled together with it, needs a hardware counter.
+    """True if the event, or one that is scheduled together with it, needs a hardware counter.
 
     The events of a process on some of its CPUs wait for the process as well as for a counter, and
     the kernel does not say for which.

@@ -54,7 +54,7 @@ def add_events(parser: argparse.ArgumentParser, filters: bool = True) -> None:
 
 
 def add_source(parser: argparse.ArgumentParser, dest: str = "source", **options: Any) -> None:
-    """What a command reads, as client.sources takes it."""
+    """Add the argument for the source a command reads, as client.sources takes it."""
     parser.add_argument(
         dest,
         metavar=options.pop("metavar", "FILE|NAME|-"),

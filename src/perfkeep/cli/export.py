@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Asked(NamedTuple):
-    """Whose samples are exported, and how they are weighed: by period, or each as one."""
+    """The selection of samples to export, and their weight: the period, or one each."""
 
     event: str | None
     count_samples: bool

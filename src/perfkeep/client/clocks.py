@@ -17,14 +17,14 @@ from perfkeep.abi.perf_event import Attr, Flag, Sample, Software, Type
 from perfkeep.abi.records import HEADER_SIZE
 from perfkeep.kernel.syscalls import perf_event_open
 
-#: Of several tries the quickest tells best.
+#: The number of tries, of which the quickest is the most precise.
 _TRIES = 5
 _WORD = struct.Struct("=Q")
 _HEADER = struct.Struct("=IHH")
 
 
 def ahead_ns(attr: Attr) -> int | None:
-    """How far the clock of an event is ahead of CLOCK_MONOTONIC now; None: that cannot be found out."""
+    """The lead of an event's clock over CLOCK_MONOTONIC now; None: it cannot be found out."""
     if not attr.flags & Flag.USE_CLOCKID:
         with suppress(OSError):
             return _scheduler_ahead_ns()
@@ -39,7 +39,7 @@ def ahead_ns(attr: Attr) -> int | None:
 
 
 def _quickest(read: Callable[[], int]) -> int:
-    """How far what `read` gives is ahead of CLOCK_MONOTONIC."""
+    """The lead of the clock that `read` reads over CLOCK_MONOTONIC."""
     tries = []
     for _ in range(_TRIES):
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)

@@ -289,7 +289,7 @@ def launch(where: Instance) -> bool:
 
 _REPEATABLE = {"GetStatus", "List", "Show", "ShowEvent", "Stat", "Reopen"}
 
-#: By whether it is to root's instance by name: the process and the instance, and the connection.
+#: The process and the instance, and the connection; True: it is to root's instance by name.
 _shared: dict[bool, tuple[tuple[int, str], Connection]] = {}
 _lock = _thread.allocate_lock()  # threading.Lock, without what else that module loads
 

@@ -55,7 +55,7 @@ _UNSEEN = (errno.EACCES, errno.EPERM)
 
 
 class Problem(NamedTuple):
-    """What is wrong, and where; line 0: with the file as such. `hint` is the cure, if one is known."""
+    """A problem and its line; line 0: the file as such. `hint` is the cure, if one is known."""
 
     path: str
     line: int

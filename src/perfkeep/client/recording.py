@@ -56,8 +56,8 @@ class Recording:
         return cast(messages.Stat, self._call("Stat", Named(self.name)))
 
     def throttled(self) -> dict[tuple[int, int], int]:
-        """How often the kernel stopped an event until the next tick, because it sampled too often: by
-        the event's id and the CPU. The event neither samples nor counts meanwhile.
+        """The number of times the kernel stopped an event until the next tick, because it sampled too
+        often: by the event's id and the CPU. The event neither samples nor counts meanwhile.
 
         The kernel keeps no count of it, so every ring is copied and read: it covers what the rings
         still hold, and takes about as long as a snapshot.

@@ -77,7 +77,7 @@ class Snapshot:
         return open(f"/proc/self/fd/{self._data.fileno()}", "rb")
 
     def tables(self) -> Data:
-        """What it holds, as perfkeep.read has it of a file; needs the extra `analysis`."""
+        """The contents, as perfkeep.read returns them for a file; needs the extra `analysis`."""
         from perfkeep.extras import needed
         from perfkeep.formats.perf_data import parse
 

@@ -51,7 +51,7 @@ def upgrade() -> tuple[str, str] | None:
 
 
 def _is_alive(where: instance.Instance) -> bool:
-    """Whether a broker answers, or a broker or a keeper has the instance and will answer."""
+    """True if a broker answers, or a broker or a keeper has the instance and will answer."""
     sock = try_connect(where.socket)
     if sock is not None:
         sock.close()

@@ -138,7 +138,7 @@ def _sample_type(event: Event, attr: Attr, call_chains: bool) -> Sample:
 
 
 def _counts_many(event: Event) -> bool:
-    """Whether one hit of a tracepoint counts many: nanoseconds, with __perf_count() in Linux's
+    """True if one hit of a tracepoint counts many: nanoseconds, with __perf_count() in Linux's
     include/trace/events/sched.h. Nothing in its format says so. With PERIOD such a hit is one sample
     of that weight (perf_swevent_event() in kernel/events/core.c); without, it is one sample for each
     nanosecond, and the kernel throttles the event at once.

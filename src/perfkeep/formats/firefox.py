@@ -163,7 +163,7 @@ class _Thread:
         }
 
     def _weights(self, rows: list[Row]) -> dict[str, Any]:
-        """Of each sample: ms of a clock, or the number of events it stands for."""
+        """The weight of each sample: ms of a clock, or the number of events it stands for."""
         if self.count_samples:
             return {"weight": None, "weightType": "samples"}
         if self.sampled.attr.is_clock:

@@ -6,7 +6,7 @@ import os
 
 
 def roots() -> list[str]:
-    """Where the perf_event controller is: cgroup2, or a v1 hierarchy that has it."""
+    """The mount points of the perf_event controller: cgroup2, or a v1 hierarchy that has it."""
     with open("/proc/self/mounts") as file:
         mounts = [line.split() for line in file]
     v1 = [m[1] for m in mounts if m[2] == "cgroup" and "perf_event" in m[3].split(",")]
@@ -29,5 +29,5 @@ def find(path: str) -> str | None:
 
 
 def is_gone(path: str) -> bool:
-    """Whether a cgroup that was there has been removed. A relative path is the client's to resolve."""
+    """True if a cgroup that was there has been removed. A relative path is the client's to resolve."""
     return path.startswith("/") and find(path) is None

@@ -11,5 +11,5 @@ def pid_namespace() -> int:
 
 
 def proc_shows_own_pids() -> bool:
-    """Whether /proc was mounted for the PID namespace that this process is in."""
+    """True if /proc was mounted for the PID namespace that this process is in."""
     return os.readlink("/proc/self") == str(os.getpid())

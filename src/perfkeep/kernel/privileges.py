@@ -25,7 +25,7 @@ CAPABILITIES = {
     "CAP_PERFMON": 38,
 }
 
-#: How a container comes by what Docker's default filter and capabilities lack.
+#: Command that gives a container what Docker's default filter and capabilities lack.
 CONTAINER = "docker run --cap-add PERFMON --security-opt seccomp=unconfined …"
 
 #: The group that may record the whole machine, by the name that the kernel's perf-security.rst gives.
@@ -60,7 +60,7 @@ def held() -> frozenset[str]:
 
 
 def obtainable(capability: str) -> bool:
-    """Whether root of this machine or container can have the capability, and it would count: perf
+    """True if root of this machine or container can have the capability, and it would count: perf
     events ask for capabilities in the first user namespace.
     """
     with open("/proc/self/uid_map") as file:
@@ -69,7 +69,7 @@ def obtainable(capability: str) -> bool:
 
 
 def filtered() -> bool:
-    """Whether a seccomp filter is active."""
+    """True if a seccomp filter is active."""
     return status("Seccomp") not in ("", "0")
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process may lock for rings, and the rings that fit."""
+"""The amount of memory this process may lock for rings, and the rings that fit."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def longest(attr: Attr, format: str, frames: int) -> int:
 
 
 def spoilt_bytes(length: int, overwritten: int, longest: int, unread: int | None) -> int:
-    """How much of a copy's oldest end was overwritten, or being overwritten, while it was made.
+    """The bytes at a copy's oldest end that were, or were being, overwritten while it was made.
 
     Args:
         length: of the copy.

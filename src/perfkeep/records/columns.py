@@ -153,7 +153,7 @@ class Table:
         return self.found[np.argsort(times, kind="stable")]
 
     def _times(self, offsets: Ints) -> Ints | None:
-        """Of these records, anything where one is malformed; None: the event records none."""
+        """The times of these records, any value for a malformed one; None: the event records none."""
         place = Layout(self.kind.attr).time_offset
         if place is None:
             return None
@@ -268,7 +268,7 @@ def _tables(
     return tables
 
 
-#: Of an attr, what says how samples are laid out.
+#: The fields of an attr that determine the sample layout.
 _LAYOUT = (
     "sample_type", "read_format", "branch_sample_type", "sample_regs_user", "sample_stack_user",
     "sample_regs_intr",

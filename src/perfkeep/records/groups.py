@@ -17,7 +17,7 @@ from perfkeep.records.writers import Writers
 
 
 class Part(NamedTuple):
-    """What a sample is for one event.
+    """The part of a sample that belongs to one event.
 
     Attributes:
         event: the event's number.
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 def carries_counts(attr: Attr) -> bool:
-    """Whether samples of this event carry counts, and say whose."""
+    """True if samples of this event carry counts, and say whose."""
     return bool(attr.sample_type & Sample.READ and attr.read_format & ReadFormat.ID)
 
 

@@ -226,7 +226,7 @@ def _words_of(table: Sequence[tuple[Sample, str]]) -> Callable[[Kind], SamplePar
     return lambda kind: _words([name for bit, name in table if kind.attr.sample_type & bit])
 
 
-#: What lies behind the first words, in order: the fields, and the part that they become.
+#: The fields behind the first words, in order, and the part that they become.
 _STEPS: tuple[tuple[Sample, Callable[[Kind], SamplePart]], ...] = (
     (Sample.READ, lambda kind: _counts(kind.attr)),
     (Sample.CALLCHAIN, lambda _: _CALL_CHAIN),

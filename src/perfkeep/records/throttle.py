@@ -43,7 +43,7 @@ def by_name(counts: Throttled, names: Sequence[str]) -> dict[tuple[str, int], in
 
 
 def sentences(found: Throttled, names: Sequence[str]) -> list[str]:
-    """What is missing from the samples, a sentence for each event."""
+    """Describe what is missing from the samples, a sentence for each event."""
     said = []
     for number, name in enumerate(names):
         times = {cpu: count for (event, cpu), count in sorted(found.items()) if event == number}

@@ -1,4 +1,4 @@
-"""Which event wrote a record: the one place that looks for ids. Pure.
+"""Find the event that wrote a record: the one place that looks for ids. Pure.
 
 A sample and a record with a sample_id trailer carry the id of the event that wrote them: in
 IDENTIFIER, which lies in one place whatever else an event records, or else in ID. Without either

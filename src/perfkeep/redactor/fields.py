@@ -1,4 +1,4 @@
-"""Where the fields of a sample lie that guests may not see all of. Pure.
+"""The positions of those sample fields that guests may not see all of. Pure.
 
 records.sample knows what readers want; this knows where each field ends, to the last one, and that
 of some the kernel writes only a part: the rest is what the ring held there before.
@@ -43,7 +43,7 @@ _BEHIND = (
     Sample.CODE_PAGE_SIZE, Sample.AUX,
 )  # fmt: skip
 _WEIGHTS = Sample.WEIGHT | Sample.WEIGHT_STRUCT
-#: What a program had in its registers and on its stack.
+#: The contents of a program's registers and stack.
 PRIVATE = Sample.REGS_USER | Sample.STACK_USER | Sample.REGS_INTR
 # Whose words do not show what they are.
 _ODD = PRIVATE | Sample.PHYS_ADDR | Sample.AUX
@@ -156,7 +156,7 @@ class Shape:
         self.variable = HEADER_SIZE + 8 * word_count(kinds, SAMPLE_WORDS)
         #: Bytes that sample_id_all adds to its other records.
         self.trailer = 0
-        #: Where its other records have its id, from their end; None: they have none.
+        #: The offset of the id in its other records, from their end; None: they have none.
         self.trailer_id_at: int | None = None
         if attr.flags & Flag.SAMPLE_ID_ALL:
             self.trailer = 8 * word_count(kinds, SAMPLE_ID_WORDS)
@@ -167,7 +167,7 @@ class Shape:
         self.raw = parse(format)
         #: Bytes at the end of RAW that the kernel may not have written: a tracepoint's it has.
         self.unwritten = 0 if attr.type == Type.TRACEPOINT else 7
-        #: Whether the end of each of its fields can be found.
+        #: True if the end of each of its fields can be found.
         self.known = not (
             beyond(kinds, _HANDLED)
             or beyond(attr.read_format, _READ_HANDLED)

@@ -124,11 +124,11 @@ class _Copy:
         self.id_at = sample_places.pop() if len(sample_places) == 1 else None
         places = {shape.trailer_id_at for shape in shapes}
         self.trailer_id_at = places.pop() if len(places) == 1 else None
-        #: Whether anything here may be what a program had in registers or on a stack.
+        #: True if anything here may be what a program had in registers or on a stack.
         self.private = any(shape.private or not shape.known for shape in shapes)
         # Samples without an id: only when there is one kind can they be told.
         self.only = shapes[0] if len(shapes) == 1 else None
-        #: Where registers and stacks may begin at the earliest in a sample that has another event's id,
+        #: The earliest offset of registers and stacks in a sample that has another event's id,
         #: see formats.perf_data.mixed.
         self.earliest = min(
             (shape.variable for shape in shapes if shape.padded and shape.private), default=None
@@ -180,7 +180,7 @@ class _Copy:
         return [at for at in records.walk(self.view, start, reach, 1).marks if at < end]
 
     def _first_behind(self, start: int, least: int, limit: int) -> int:
-        """Where the first record begins that cannot lie in a longer one."""
+        """The offset of the first record that cannot lie in a longer one."""
         marks = records.walk(self.view, start, limit, 1).marks
         return next((at for at in marks if at >= least), limit)
 

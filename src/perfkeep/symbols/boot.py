@@ -1,4 +1,4 @@
-"""Whether a recording is of this machine, since it was booted. One answer for all that is only true
+"""Test if a recording is of this machine, since it was booted. One answer for all that is only true
 then: addresses of /proc/kallsyms, pids in /proc, files that just-in-time compilers left.
 """
 
@@ -50,7 +50,7 @@ def began_ns() -> int:
 
 
 def same_boot(recorded: Boot, here: Boot, recorded_ns: int | None = None) -> bool:
-    """Whether a recording was made in this boot of this machine.
+    """True if a recording was made in this boot of this machine.
 
     The boot id decides where both have one, as in files of perfkeep. Otherwise nothing may differ
     in what both have of the kernel; and beside the kernel its address, if it is random, or the name

@@ -1,5 +1,5 @@
-"""Whether a file is the one that a process had mapped. Its name does not tell: it may have been replaced
-since, or lie in a container.
+"""Test if a file is the one that a process had mapped. Its name does not tell: it may have been
+replaced since, or lie in a container.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DELETED = " (deleted)"
 
 
 class Identity(NamedTuple):
-    """What is known of a mapped file; all of it has to agree.
+    """The known identity of a mapped file; all of it has to agree.
 
     Attributes:
         build_id: in hex; "": not known.
@@ -28,7 +28,7 @@ class Identity(NamedTuple):
     device: int = 0
 
 
-#: Nothing is known.
+#: An identity of which nothing is known.
 ANY = Identity()
 
 
@@ -76,7 +76,7 @@ def _is(path: str, identity: Identity) -> bool:
 
 
 def _may_be_same(one: int, other: int) -> bool:
-    """Whether two devices may be one. overlayfs and btrfs show files on devices that are none, of
+    """True if two devices may be one. overlayfs and btrfs show files on devices that are none, of
     major 0.
     """
     return not os.major(one) or not os.major(other) or one == other

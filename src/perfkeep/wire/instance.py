@@ -63,7 +63,7 @@ def of_user() -> str:
 
 
 def is_foreign(where: Instance) -> bool:
-    """Whether the instance is another user's, who alone may start its daemons and write beside its
+    """True if the instance is another user's, who alone may start its daemons and write beside its
     socket; the caller is a guest there."""
     try:
         return os.lstat(where.socket).st_uid != os.geteuid()

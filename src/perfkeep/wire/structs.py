@@ -135,7 +135,7 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def every_task(self) -> bool:
-        """Whether its events belong to CPUs alone, as far as the kernel says."""
+        """True if its events belong to CPUs alone, as far as the kernel says."""
         return self.pids is None and self.cgroup is None
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""When openers are sent for what is missing from recordings: a pure model with a fake opener."""
+"""The times at which openers are sent for what is missing from recordings: a pure model with a fake opener."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event is follows from its attr, in every verb alike."""
+"""The identity of an event follows from its attr, in every verb alike."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ WHICH = [Sample.ID, Sample.IDENTIFIER, Sample.ID | Sample.IDENTIFIER]
 
 
 def written(path: Path, sample_type: Sample) -> str:
-    """What `perf record -a` writes: a clock, and a dummy whose ring has the task records."""
+    """Write a file like `perf record -a`: a clock, and a dummy whose ring has the task records."""
     clock, dummy = (Assembler(id=id, sample_type=sample_type) for id in (10, 11))
     events = [
         file_event("cpu-clock", clock.attr, 10),

@@ -34,7 +34,7 @@ PLACED = Assembler(sample_type=Sample.IP | Sample.TID | Sample.TIME)
 CHAINED = Assembler(sample_type=Sample.IP | Sample.TID | Sample.TIME | Sample.CALLCHAIN)
 KERNEL = 0xFFFFFFFF
 THIS = here(frozenset())
-#: Of a stock perf.data: the machine's name and its kernel's release.
+#: The machine's name and its kernel's release, as in a stock perf.data.
 MACHINE = {Feature.HOSTNAME: string(THIS.host), Feature.OSRELEASE: string(THIS.release)}
 
 

@@ -40,7 +40,7 @@ def one(body: str, events: str = 'events = ["cpu-clock"]') -> Definition:
 
 
 def problems(text: str | bytes) -> list[str]:
-    """What is wrong with a file, each as "LINE: words; hint"."""
+    """The problems of a file, each as "LINE: words; hint"."""
     with pytest.raises(DefinitionError) as error:
         parse(text.encode() if isinstance(text, str) else text, "f")
     return [

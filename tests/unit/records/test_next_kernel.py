@@ -20,7 +20,7 @@ from perfkeep.redactor.fields import Shape
 from perfkeep.redactor.redact import Source, redact
 from perfkeep.testing.assembler import PLAIN, Assembler, record
 
-#: Of the released kernels, 6.18's is the newest bit.
+#: The bit after the newest of the released kernels, 6.18's.
 NEXT = 1 << 25
 ADDRESS = 0xFFFFFFFF81000000
 

@@ -1,4 +1,4 @@
-"""What the assembler makes of a file is what the reader finds in it."""
+"""The reader finds in a file what the assembler put there."""
 
 from __future__ import annotations
 

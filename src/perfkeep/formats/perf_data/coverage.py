@@ -98,7 +98,7 @@ class CpuCoverage:
 
 @dataclass(slots=True)
 class Coverage:
-    """What a snapshot holds, per CPU.
+    """The coverage of a snapshot, per CPU.
 
     Attributes:
         names: of the events of the file.
@@ -114,8 +114,8 @@ class Coverage:
 
     @property
     def throttled(self) -> dict[tuple[str, int], int]:
-        """How often the kernel stopped an event until the next tick, because it sampled too often: by
-        the event's name and the CPU.
+        """The number of times the kernel stopped an event until the next tick, because it sampled too
+        often: by the event's name and the CPU.
         """
         return by_name(self._throttled, self.names)
 
@@ -130,7 +130,7 @@ class Coverage:
         )
 
     def remarks(self) -> list[str]:
-        """What readers of its samples need to know, a sentence each."""
+        """Remarks that readers of its samples need to know, a sentence each."""
         return sentences(self._throttled, self.names)
 
     @property
@@ -166,7 +166,7 @@ class Clock:
         return layout.time(record) if layout else None
 
     def throttled(self, data: memoryview, chain: Walk) -> dict[int, int]:
-        """How often each event was throttled in a chain of records, by its number."""
+        """Count how often each event was throttled in a chain of records, by its number."""
         counts: dict[int, int] = {}
         stopped = (data[at : at + _HEADER.unpack_from(data, at)[2]] for at in chain.throttles)
         for (number, _), count in throttled(stopped, self._writers).items():
@@ -247,7 +247,7 @@ def _reaches(
 def _missing_behind(
     ring: RingCopy, start: int, chain: Walk, window: Window, clock: Clock
 ) -> int | None:
-    """How many records behind the newest one the kernel had no room for; None: perhaps some.
+    """Count the records behind the newest one that the kernel had no room for; None: perhaps some.
 
     The kernel writes a LOST record when there is room again. Until then only its counters have them:
     those of all events since they were opened, less what LOST records say.

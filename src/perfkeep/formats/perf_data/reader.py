@@ -66,7 +66,7 @@ class PerfData:
         return end
 
     def complaints(self, end: int) -> list[str]:
-        """What of the file could not be read, a sentence each.
+        """The parts of the file that could not be read, a sentence each.
 
         Args:
             end: of the last whole record in `data`.
@@ -276,7 +276,7 @@ def parse(file: memoryview, parts: Sequence[memoryview] = ()) -> PerfData:
 
 
 def _file(file: memoryview, parts: Sequence[memoryview]) -> PerfData:
-    """What `perf record -o FILE` wrote, without names and formats of its events."""
+    """Read a file of `perf record -o FILE`, without names and formats of its events."""
     (size,) = struct.unpack_from("=Q", file, 8)
     if size != HEADER.size:
         raise DataError(f"a header of {size} bytes is not known; {HEADER.size} is", 8)
