@@ -67,13 +67,19 @@ def counts(said: str) -> dict[str, int]:
     return {row[2]: int(row[0]) for row in rows if row[0].isdecimal()}
 
 
+def warnings(errors: str) -> str:
+    """What perf reports of a file, but for samples that it was itself too slow to write: on a busy
+    machine it always may be."""
+    return re.sub(r"Warning:\nProcessed .* lost \d+ chunks!\n\nCheck .*\n+", "", errors)
+
+
 def samples(path: Path) -> dict[str, int]:
     """Event → samples, as stock perf reads the file, alone."""
     done = subprocess.run(
         ["perf", "script", "-i", str(path), "-F", "event", "-G"],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    assert done.stderr == ""
+    assert warnings(done.stderr) == ""
     names = [line.strip().rstrip(":") for line in done.stdout.splitlines() if line.strip()]
     return {name: names.count(name) for name in set(names)}
 
@@ -165,7 +171,7 @@ def test_perf_record_samples_a_tracepoint_and_convert_gives_its_fields(
     said = subprocess.run(
         ["perf", "script", "-i", str(whole)], capture_output=True, text=True, check=True
     )
-    assert said.stderr == ""
+    assert warnings(said.stderr) == ""
     assert "prev_comm=" in said.stdout and "sched:sched_switch:" in said.stdout
 
 

@@ -32,9 +32,14 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The call fails with this errno."""
+    """The call fails with this errno.
+
+    Attributes:
+        reason: for the user who sees only the errno; shown on the program's terminal.
+    """
 
     errno: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +17,7 @@ from perfkeep.abi.perf_event import (
     Attr,
     Flag,
     OpenFlag,
+    Sample,
     Software,
     Type,
 )
@@ -33,6 +36,14 @@ from perfkeep.wire.messages import Kind
 #: never counts, and for samples an event of the caller's own. See perf_persistent(2).
 LENIENT = 1
 
+_NO_CGROUP = (
+    "a persistent event counts the tasks that it was started for, and not those of a cgroup; "
+    "perfkeep start --cgroup starts one that does"
+)
+_NO_GROUP = (
+    "a persistent event counts on by itself and cannot be in a group with other events; "
+    "name it beside the group, as in -e '{cycles,instructions}' -e persistent/NAME/"
+)
 #: Those that make sense for an event of a CPU.
 _OF_A_CPU = int(OpenFlag.FD_NO_GROUP | OpenFlag.FD_OUTPUT | OpenFlag.FD_CLOEXEC)
 _TYPE_AND_FLAGS = struct.Struct("=I36xQ")
@@ -62,6 +73,8 @@ def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> A
     if not call.caller.has_rights(rights):
         return GO_ON
     try:
+        if _in_its_group(call, table):
+            return Refusal(errno.EINVAL, _NO_GROUP)
         return _open(call, table)
     except OSError:
         return GO_ON
@@ -69,14 +82,14 @@ def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> A
 
 def persistent(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> Answer:
     """A call that is ours: it reopens an event, or opens one that persists."""
-    if call.flags & ~_OF_A_CPU:
+    if call.flags & ~(_OF_A_CPU | OpenFlag.PID_CGROUP):
         return Refusal(errno.EINVAL)
     if not call.caller.has_rights(rights):
         # The broker would take it for us; with rights of its own it must ask by itself.
         return Refusal(errno.EACCES)
     if _TYPE_AND_FLAGS.unpack_from(call.attr)[0] == PERF_TYPE_PERSISTENT:
         return _reopen(call, table)
-    if call.pid != -1 or call.cpu < 0:
+    if call.pid != -1 or call.cpu < 0 or call.flags & OpenFlag.PID_CGROUP:
         return Refusal(errno.EINVAL)
     opened = _open(call, table)
     kernel_id = perf_fd.event_id(opened.fd.fileno())
@@ -104,16 +117,52 @@ def _open(call: OpenCall, table: Table) -> NewFd:
         known = bytes(buffer)
         name = ctypes.create_string_buffer(_as_seen_from(call.caller.thread, type, path))
         _WORD.pack_into(buffer, _CONFIG1_AT, ctypes.addressof(name))
-    group = None if call.group_fd < 0 else process.take_fd(call.caller.thread, call.group_fd)
-    try:
-        leader = -1 if group is None else group.fileno()
+    with _leader(call) as leader:
         fd = perf_event_open(bytes(buffer), -1, call.cpu, leader, OpenFlag(call.flags))
-    finally:
-        if group is not None:
-            group.close()
     text = None if path is None else os.fsdecode(path)
     _remember(table, fd, Opened(known, call.cpu, call.caller.process, text))
     return NewFd(fd, call.cloexec)
+
+
+@contextmanager
+def _leader(call: OpenCall) -> Iterator[int]:
+    """The leader of the group that the caller names, as an fd of ours; -1 for none.
+
+    Raises:
+        OSError: EBADF.
+    """
+    if call.group_fd < 0:
+        yield -1
+        return
+    with process.take_fd(call.caller.thread, call.group_fd) as leader:
+        yield leader.fileno()
+
+
+@contextmanager
+def _target(call: OpenCall) -> Iterator[int]:
+    """The pid argument as it is from here: a thread's id, -1, or an fd of ours for a cgroup.
+
+    Raises:
+        OSError: EBADF.
+    """
+    if call.flags & OpenFlag.PID_CGROUP:
+        with process.take_fd(call.caller.thread, call.pid) as cgroup:
+            yield cgroup.fileno()
+    else:
+        yield call.caller.thread if call.pid == 0 else call.pid
+
+
+def _in_its_group(call: OpenCall, table: Table) -> bool:
+    """True if the leader of the group that the caller names is a persistent event.
+
+    Raises:
+        OSError: EBADF.
+    """
+    with _leader(call) as leader:
+        try:
+            return leader >= 0 and perf_fd.event_id(leader) in table.reopened
+        except OSError:
+            return False  # not an event: the kernel's to refuse
 
 
 def _remember(table: Table, fd: OwnedFd, opened: Opened) -> None:
@@ -168,8 +217,13 @@ def _reopen(call: OpenCall, table: Table) -> Answer:
     id = asked.config
     if not 0 < id < 1 << 63:
         return Refusal(errno.ENOENT)
-    if lenient and asked.sample_period:
+    # Counters ask for no field of a sample but the id, as `perf stat` does.
+    if lenient and (asked.sample_period or asked.sample_type & ~Sample.IDENTIFIER):
         return _sampling(call, table, id, asked)
+    if call.flags & OpenFlag.PID_CGROUP:
+        return Refusal(errno.EINVAL, _NO_CGROUP)
+    if call.group_fd >= 0 and not _in_its_group(call, table):
+        return Refusal(errno.EINVAL, _NO_GROUP)
     try:
         event = reopen(id, max(call.cpu, -1))
     except BrokerError as error:
@@ -230,29 +284,48 @@ def _nothing(attr: Attr) -> Attr:
 
 
 def _alike(asked: Attr, running: Attr) -> Attr:
-    """An event of the caller's own that records what the running one does, from now on.
+    """An event of the caller's own that counts what the running one counts, from now on.
 
     What perf reads while it is written to must be its own: it pauses a ring to read it, or reads
     records that are half overwritten, and it wants the ring in its own size and direction.
 
-    Clock, direction and wake-ups are the caller's; what is recorded and how often, the event's.
-    Of the fields of a sample it has what either has.
+    The event is the running one's: what is counted, where, and how often it is sampled; all else
+    is the caller's. A caller that names a fixed period, as `perf record -c` does, gets it: its
+    file says that every sample stands for that many.
     """
-    recorded = _EXCLUDE | Flag.FREQ
+    fixed = bool(asked.sample_period) and not asked.flags & Flag.FREQ
+    period = asked if fixed or not (asked.sample_period and running.sample_period) else running
+    flags = (running.flags & _EXCLUDE) | (period.flags & Flag.FREQ)
     return replace(
-        running,
-        flags=asked.with_flags(running.flags & recorded, recorded & ~running.flags).flags,
-        sample_type=asked.sample_type | running.sample_type,
-        read_format=asked.read_format,
-        sample_period=running.sample_period or asked.sample_period,
-        wakeup_events=asked.wakeup_events,
-        clockid=asked.clockid,
+        asked,
+        type=running.type,
+        config=running.config,
+        config1=running.config1,
+        config2=running.config2,
+        config3=running.config3,
+        bp_type=running.bp_type,
+        flags=asked.with_flags(flags, Flag.FREQ & ~flags).flags,
+        precise_ip=running.precise_ip,
+        sample_type=_fields(asked.sample_type, running.sample_type),
+        sample_period=period.sample_period,
         sample_max_stack=asked.sample_max_stack or running.sample_max_stack,
     )
 
 
+def _fields(asked: Sample, running: Sample) -> Sample:
+    """The fields of a sample: the caller's, and call chains and raw data where the event has them.
+
+    perf decides before it opens its events how it finds a sample's event in the file: by
+    PERF_SAMPLE_IDENTIFIER, or by PERF_SAMPLE_ID, which lies at one place only where all events
+    have the same fields. In that case nothing may be added.
+    """
+    if asked & Sample.ID and not asked & Sample.IDENTIFIER:
+        return asked
+    return asked | running & (Sample.CALLCHAIN | Sample.RAW)
+
+
 def _own(call: OpenCall, table: Table, attr: Attr, like: Kind | None = None) -> NewFd:
-    """Open an event of the caller's own, for the task that it named.
+    """Open an event of the caller's own, for the task and in the group that it named.
 
     Args:
         like: the persistent event's kind, for what its attr does not say: a probe's file, a filter.
@@ -260,14 +333,15 @@ def _own(call: OpenCall, table: Table, attr: Attr, like: Kind | None = None) -> 
     Raises:
         OSError: the kernel's errno.
     """
-    task = call.caller.thread if call.pid == 0 else call.pid
     path = events.parse(like.event)[0].path if like and attr.type in _probe_types() else None
     name = None if path is None else ctypes.create_string_buffer(os.fsencode(path))
     there = attr if name is None else replace(attr, config1=ctypes.addressof(name))
-    fd = perf_event_open(there, task, call.cpu, -1, OpenFlag(0))
+    with _leader(call) as leader, _target(call) as target:
+        flags = OpenFlag(call.flags & OpenFlag.PID_CGROUP)
+        fd = perf_event_open(there, target, call.cpu, leader, flags)
     if like and like.filter is not None:
         perf_fd.set_filter(fd.fileno(), like.filter)
-    if task == -1:
+    if call.pid == -1:
         _remember(table, fd, Opened(attr.pack(), call.cpu, call.caller.process, path))
     _write_back(call, attr)
     return NewFd(fd, call.cloexec)

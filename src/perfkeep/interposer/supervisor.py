@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -51,6 +52,23 @@ def say(text: str) -> None:
     print(f"{stamp} perfkeep-exec[{os.getpid()}]: {text}", flush=True)
 
 
+def _explain(thread: int, reason: str) -> None:
+    """One line in the log, and on the terminal if that is where the program's errors go."""
+    say(reason)
+    try:
+        errors = process.take_fd(thread, 2)
+    except OSError:
+        return
+    if os.isatty(errors.fileno()):
+        threading.Thread(target=_write_line, args=(errors, reason), daemon=True).start()
+
+
+def _write_line(terminal: OwnedFd, reason: str) -> None:
+    """In a thread: a terminal that is stopped (^S) must hold up no call."""
+    with terminal, suppress(OSError):
+        os.write(terminal.fileno(), f"perfkeep exec: {reason}\r\n".encode())
+
+
 class Supervisor:
     """Answers for one program and all that it starts.
 
@@ -64,6 +82,7 @@ class Supervisor:
         self.where = where
         self.rights = process.rights("self", process.status("self"))
         self.table = Table()
+        self._explained = (0, "")
         self._opens: dict[int, int] = {
             n.arch: n.perf_event_open for n in MACHINES[os.uname().machine]
         }
@@ -183,6 +202,9 @@ class Supervisor:
         elif isinstance(answer, Value):
             seccomp.answer(listener, call.id, answer.value)
         elif isinstance(answer, Refusal):
+            if answer.reason and self._explained != (call.pid, answer.reason):
+                self._explained = call.pid, answer.reason  # once, not once for each CPU
+                _explain(call.pid, answer.reason)
             seccomp.refuse(listener, call.id, answer.errno)
         else:
             self._give(call, answer)
