@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 import perfkeep
+from perfkeep.cli.common import utc
 from perfkeep.client.connection import disconnect
 from perfkeep.errors import BrokerError
 from perfkeep.kernel.syscalls import mount, umount
 from perfkeep.testing.load import heartbeat
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
 from support.caller import Callers
+from support.commands import Cli
 from support.instance import Running, kill_both, status
 from support.nobody import NOBODY
 from support.waiting import Eventually
@@ -73,6 +75,16 @@ def test_what_comes_back_records_again(running: Running, caller: Callers) -> Non
     one.ask("call", 50)
     with recording.snapshot() as snapshot:
         assert one.numbers_in(snapshot) == list(range(51, 101))
+
+
+def test_stat_reports_since_when_it_counts(running: Running, cli: Cli) -> None:
+    perfkeep.start("flight", ["page-faults"], ring="64K")
+    assert cli("stat", "flight").err == ""
+    kill_both(running)
+    (gap,) = perfkeep.Recording("flight").info.gaps
+    assert gap.until_ns is not None
+    notice = f"perfkeep: the counts begin at {utc(gap.until_ns)}: {gap.why}\n"
+    assert cli("stat", "flight").err == notice
 
 
 @requires(root)

@@ -30,6 +30,7 @@ from perfkeep.kernel.fd import OwnedFd
 from perfkeep.wire import messages
 from perfkeep.wire.messages import Counts, Gap, Slot
 from perfkeep.wire.socket import Peer
+from perfkeep.wire.structs import MOST_GAPS
 
 _RESTARTED = "broker and keeper died at the same moment"
 _WAITS = "its events are being opened again"
@@ -262,7 +263,7 @@ class Absence:
             and (gap.cpus is None or set(gap.cpus) & set(returned))
             else gap
             for gap in recording.gaps
-        ][-_MOST_GAPS:]
+        ][-MOST_GAPS:]
 
     def _remember(self, recording: Recording) -> None:
         """Nobody waits for an answer here. A keeper that has died has a successor in a moment, which
@@ -272,10 +273,6 @@ class Absence:
             self.recordings.remember(recording)
         except PerfkeepError as error:
             say(f"{recording.name}: {error}")
-
-
-#: A recording remembers no more gaps; the oldest are forgotten first.
-_MOST_GAPS = 64
 
 
 def _add_counts(kind: KindOfEvent, event: Event, read_format: ReadFormat) -> None:

@@ -21,6 +21,7 @@ from perfkeep.client.recording import Recording
 from perfkeep.kernel.cpus import format_list
 from perfkeep.units import format_duration, format_size
 from perfkeep.wire.messages import EventInfo, SpillInfo
+from perfkeep.wire.structs import MOST_GAPS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"spill    {_spill(info.spill)}")
     if not info.sideband:
         print("names    of processes that live when a snapshot is taken; it has no sideband")
+    if len(info.gaps) == MOST_GAPS:
+        print(f"gap      the last {MOST_GAPS} are kept; there may have been earlier ones")
     for gap in info.gaps:
         on = "" if gap.cpus is None else f", CPU {format_list(gap.cpus)}"
         until = "now" if gap.until_ns is None else utc(gap.until_ns)

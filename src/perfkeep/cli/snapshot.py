@@ -137,6 +137,10 @@ def coverage_table(cpus: list[CpuCoverage], moment: Callable[[int], str]) -> str
     return render(_COLUMNS, rows, right=range(8))
 
 
+#: The last ones; `perfkeep show` lists them all.
+_GAPS_IN_A_SENTENCE = 3
+
+
 def what_is_missing(cpus: list[CpuCoverage], gaps: list[Gap]) -> str:
     """Why a snapshot is not complete, in one sentence."""
     from perfkeep.kernel.cpus import format_list
@@ -157,10 +161,10 @@ def what_is_missing(cpus: list[CpuCoverage], gaps: list[Gap]) -> str:
         )
     if lost:
         reasons.append(f"the kernel had no room for {lost:,} samples")
-    for gap in gaps:
+    for gap in gaps[-_GAPS_IN_A_SENTENCE:]:
         until = "until now" if gap.until_ns is None else f"to {utc(gap.until_ns)}"
         on = "" if gap.cpus is None else f" on CPU {format_list(gap.cpus)}"
-        reasons.append(
-            f"nothing was recorded{on} from {utc(gap.since_ns)} {until} ({plain(gap.why)})"
-        )
+        reasons.append(f"there is no data{on} from {utc(gap.since_ns)} {until} ({plain(gap.why)})")
+    if len(gaps) > _GAPS_IN_A_SENTENCE:
+        reasons.append(f"there are {len(gaps) - _GAPS_IN_A_SENTENCE} earlier gaps")
     return f"this snapshot is not complete: {' and '.join(reasons)}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import print_json, recording_name
-from perfkeep.cli.table import render
+from perfkeep.cli.common import print_json, recording_name, say, utc
+from perfkeep.cli.table import plain, render
 from perfkeep.client.recording import Recording
-from perfkeep.wire.messages import EventCounts
+from perfkeep.wire.messages import EventCounts, Gap
 
 #: (id of an event, CPU) → times.
 Throttled = dict[tuple[int, int], int]
@@ -44,7 +44,16 @@ def run(options: argparse.Namespace) -> int:
         print_json({"name": stat.name, "events": events})
     else:
         print(_table(stat.events, throttled))
+        _note_restart(recording.info.gaps)
     return 0
+
+
+def _note_restart(gaps: list[Gap]) -> None:
+    """Counts begin again when both daemons died; the numbers alone do not show it."""
+    for gap in gaps[::-1]:
+        if gap.cpus is None and gap.until_ns is not None:
+            say(f"the counts begin at {utc(gap.until_ns)}: {plain(gap.why)}")
+            return
 
 
 def _table(events: list[EventCounts], throttled: Throttled | None) -> str:

@@ -171,15 +171,20 @@ class EventInfo(msgspec.Struct, frozen=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A time in which nothing was recorded, in CLOCK_REALTIME.
+    """A period of which there is no data, in CLOCK_REALTIME.
 
-    `until_ns` None: it still lasts. `cpus` None: on all of them.
+    `until_ns` None: it still lasts. `cpus` None: on all of them, because both daemons died: what
+    the rings held is lost as well, and counts begin again.
     """
 
     since_ns: int
     until_ns: int | None
     why: str
     cpus: list[int] | None = None
+
+
+#: A recording keeps no more gaps; the oldest are dropped first.
+MOST_GAPS = 64
 
 
 class SpillInfo(msgspec.Struct, frozen=True):

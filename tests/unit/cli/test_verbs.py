@@ -84,7 +84,16 @@ def test_what_is_missing_from_a_snapshot_is_said_by_cpu_and_number() -> None:
     gap = Gap(0, None, "CPU 1 went offline", [1])
     said = snapshot.what_is_missing(cpus, [gap])
     assert "the rings of CPU 1 do not reach back" in said and "1,234 samples" in said
-    assert "nothing was recorded on CPU 1 from 1970-01-01T00:00:00.000000Z until now" in said
+    assert "there is no data on CPU 1 from 1970-01-01T00:00:00.000000Z until now" in said
+
+
+def test_many_gaps_of_a_snapshot_are_counted_and_the_last_ones_named() -> None:
+    gaps = [
+        Gap(second * 10**9, second * 10**9 + 1, "CPU 1 went offline", [1]) for second in range(9)
+    ]
+    sentence = snapshot.what_is_missing([coverage(0)], gaps)
+    assert sentence.count("there is no data on CPU 1") == 3 and "1970-01-01T00:00:08" in sentence
+    assert sentence.endswith(" and there are 6 earlier gaps")
 
 
 @pytest.mark.parametrize(
