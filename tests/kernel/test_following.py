@@ -17,6 +17,7 @@ from perfkeep.client.connection import disconnect
 from perfkeep.client.following import Follower
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
 from support.caller import CALLS, Caller, Callers
+from support.commands import Cli
 from support.instance import Running
 from support.nobody import AsNobody
 from support.waiting import Eventually
@@ -30,8 +31,8 @@ pytestmark = [
 class Reader:
     """Collects the numbers of a caller's calls, as they come."""
 
-    def __init__(self, name: str, caller: Caller) -> None:
-        self.follower = Follower(name)
+    def __init__(self, name: str, caller: Caller, reach: int | None = None) -> None:
+        self.follower = Follower(name, reach=reach)
         self.pid = caller.pid
         self.numbers: list[int] = []
         self.times: list[int] = []
@@ -85,6 +86,38 @@ def test_who_comes_too_late_is_told_how_much_it_lost_and_others_lose_nothing(
     assert slow.numbers == list(range(slow.numbers[0], 4001)) and slow.numbers[0] > 1
     size = 64 << 10
     assert slow.follower.lost_bytes > 20 * 200 * 56 - size
+
+
+def test_a_reader_that_reaches_back_a_little_begins_with_the_newest_and_loses_none_after(
+    caller: Callers, eventually: Eventually
+) -> None:
+    one = caller(0)
+    perfkeep.start("flight", [one.calls], ring="1M")
+    one.ask("call", 5000)
+    reader = Reader("flight", one, reach=4096)
+    eventually(partial(reader.has, 5000))
+    assert 5000 - 4096 // 56 <= reader.numbers[0] <= 4990
+    assert reader.follower.lost_bytes < 4096
+    lost = reader.follower.lost_bytes
+    eventually(partial(reader.has, one.ask("call", 3000)))
+    assert reader.numbers == list(range(reader.numbers[0], 8001))
+    assert reader.follower.lost_bytes == lost
+    reader.follower.close()
+
+
+def test_tail_begins_with_as_many_samples_as_asked_for_however_far_back_they_lie(
+    caller: Callers, cli: Cli
+) -> None:
+    one, other = caller(0), caller(0)
+    perfkeep.start("flight", [CALLS], ring="1M")
+    one.ask("call", 20)
+    other.ask("call", 8000)
+    command = ["tail", "flight", "-F", "tid,trace", "--for", "10ms", "--pid", one.pid]
+    ran = cli(*command, "-n", "15")
+    assert [int(line.rpartition("0x")[2], 16) - 0x40000000 for line in ran.out.splitlines()] == [
+        *range(6, 21)
+    ]
+    assert len(cli(*command, "-n", "100").out.splitlines()) == 20
 
 
 def test_a_reader_does_not_notice_that_the_broker_restarts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections import deque
@@ -11,9 +12,15 @@ from typing import TYPE_CHECKING
 from perfkeep.cli.common import say, say_error, say_hint
 from perfkeep.cli.script import add_choice, chosen, text_of
 from perfkeep.errors import Unreachable, UsageError
+from perfkeep.units import format_size, parse_duration
 
 if TYPE_CHECKING:
     from perfkeep.analysis.data import Data
+    from perfkeep.analysis.script import Wanted
+    from perfkeep.client.following import Follower
+
+#: Bytes of each ring that are read first: some hundred samples with call chains.
+_REACH = 64 << 10
 
 
 def _count(text: str) -> int:
@@ -43,43 +50,67 @@ def _remark(data: Data) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from perfkeep.client.following import Follower
-    from perfkeep.units import format_size, parse_duration
-
     wanted = chosen(options)
     every = parse_duration(options.every) / 1e9
     if not 0.01 <= every <= 3600:
         raise UsageError("--every takes 10ms to 1h")
-    until = time.monotonic() + parse_duration(options.span) / 1e9 if options.span else None
-    with Follower(options.name) as follower:
-        data = follower.poll()
+    span = parse_duration(options.span) / 1e9 if options.span else math.inf
+    follower, data, texts = _begin(options, wanted)
+    with follower:
+        sys.stdout.writelines(texts)
         if data is not None:
-            for text in deque(text_of(data, wanted, options.json), options.lines):
-                sys.stdout.write(text)
             _remark(data)
-        # What was gone before we came is not our loss.
-        told, away = follower.lost_bytes, False
-        while not follower.ended and (until is None or time.monotonic() < until):
-            sys.stdout.flush()
-            time.sleep(every)
-            try:
-                data, away = follower.poll(), False
-            except Unreachable as error:
-                if not away:
-                    say_error(error)
-                    say("what is recorded meanwhile is shown when it is back")
-                away = True
-                continue
-            for text in text_of(data, wanted, options.json) if data is not None else ():
-                sys.stdout.write(text)
-            if data is not None:
-                _remark(data)
-            if follower.lost_bytes > told:
-                say(
-                    f"{format_size(follower.lost_bytes - told)} were overwritten before they were read"
-                )
-                say_hint("look more often with --every, or choose less")
-                told = follower.lost_bytes
+        _follow(follower, options, wanted, every, time.monotonic() + span)
     if follower.ended:
         say(f"{options.name} has ended")
     return 0
+
+
+def _begin(options: argparse.Namespace, wanted: Wanted) -> tuple[Follower, Data | None, deque[str]]:
+    """A reader that has read the last samples that are to be shown.
+
+    Few are asked for, and the rings may hold millions: it reaches back only as far as it must.
+    """
+    from perfkeep.client.following import Follower
+
+    reach = _REACH
+    while True:
+        follower = Follower(options.name, reach=reach)
+        try:
+            data = follower.poll()
+            rows = () if data is None else text_of(data, wanted, options.json)
+            texts = deque(rows, options.lines)
+            rings = [place.size for place in follower.places.values()]
+            if len(texts) == options.lines or reach >= max(rings, default=0):
+                return follower, data, texts
+        except BaseException:
+            follower.close()
+            raise
+        follower.close()
+        reach *= 8
+
+
+def _follow(
+    follower: Follower, options: argparse.Namespace, wanted: Wanted, every: float, until: float
+) -> None:
+    """Print what comes, until the recording or the time is over."""
+    # What was overwritten before the reader came is not its loss.
+    lost, away = follower.lost_bytes, False
+    while not follower.ended and (left := until - time.monotonic()) > 0:
+        sys.stdout.flush()
+        time.sleep(min(every, left))
+        try:
+            data, away = follower.poll(), False
+        except Unreachable as error:
+            if not away:
+                say_error(error)
+                say("what is recorded meanwhile is shown when it is back")
+            away = True
+            continue
+        if data is not None:
+            sys.stdout.writelines(text_of(data, wanted, options.json))
+            _remark(data)
+        if follower.lost_bytes > lost:
+            say(f"{format_size(follower.lost_bytes - lost)} were overwritten before they were read")
+            say_hint("look more often with --every, or choose less")
+            lost = follower.lost_bytes

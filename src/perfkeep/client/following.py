@@ -44,12 +44,15 @@ class Place:
         last: data_head then.
         lost_bytes: what was overwritten before it was read.
         late: records that have been read, and are for the next time.
+        reach: how far back the first read goes, in bytes. A forward ring has no record boundary to
+            begin at but its oldest, and is read whole.
     """
 
-    def __init__(self, cpu: int, size: int, backward: bool) -> None:
+    def __init__(self, cpu: int, size: int, backward: bool, reach: int | None = None) -> None:
         self.cpu = cpu
         self.size = size
         self.backward = backward
+        self.reach = reach if backward else None
         self.last = 0
         self.lost_bytes = 0
         self.late = b""
@@ -58,6 +61,8 @@ class Place:
         """Bytes that can still be had of what came since; moves on to there."""
         came = (self.last - head if self.backward else head - self.last) & _MASK64
         self.last = head
+        if self.reach is not None:
+            came, self.reach = min(came, self.reach), None
         self.lost_bytes += max(0, came - self.size)
         return min(came, self.size)
 
@@ -99,14 +104,18 @@ class Follower:
         ended: the recording is over.
     """
 
-    def __init__(self, name: str, *, system: bool = False) -> None:
+    def __init__(self, name: str, *, system: bool = False, reach: int | None = None) -> None:
         """Begins with what the rings hold.
+
+        Args:
+            reach: begin with the newest records only, of about so many bytes of each flight ring.
 
         Raises:
             BrokerError: ENOENT: there is none · EACCES: not yours to read.
         """
         self.name = name
         self._system = system
+        self._reach = reach
         self.places: dict[int, Place] = {}
         self.ended = False
         self._asks_at = 0.0
@@ -118,6 +127,7 @@ class Follower:
         self._id = begun.recording.id
         self._known = begun, told
         self._take_up(begun)
+        self._reach = None  # of a CPU that comes later, all is new
 
     @property
     def lost_bytes(self) -> int:
@@ -130,7 +140,8 @@ class Follower:
         for cpu in begun.cpus:
             if cpu in self.places:
                 continue
-            place = Place(cpu, info.ring.bytes_per_cpu, info.ring.kind == "backward")
+            backward = info.ring.kind == "backward"
+            place = Place(cpu, info.ring.bytes_per_cpu, backward, self._reach)
             self.places[cpu] = place
             event = next((one.id for one in info.events if cpu in one.cpus), None)
             if event is None:
