@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 import perfkeep
+from perfkeep.client.sources import uneven
+from perfkeep.formats.perf_data.coverage import CpuCoverage
 from perfkeep.testing.requirements import perf_events, perf_tool, requires
 from support.commands import PERFKEEP, Cli, Ran
 
 pytestmark = requires(perf_events)
+
+S = 10**9
 
 #: The words before the source and those behind it, by verb.
 READERS: dict[str, tuple[list[str], list[str]]] = {
@@ -104,6 +108,10 @@ def test_a_slash_makes_it_a_file_and_a_file_goes_before_a_recording(
     shadowed = run(verb, "flight", tmp_path)
     assert shadowed.code == 1
     assert "no perf.data file" in shadowed.err
+    hint = "hint: the recording flight is read from a folder that has no file of this name\n"
+    assert shadowed.err.endswith(hint)
+    (tmp_path / "other").write_bytes(b"no perf.data")
+    assert "hint: " not in run(verb, "other", tmp_path).err
 
 
 @pytest.mark.parametrize("verb", READERS)
@@ -151,3 +159,32 @@ def test_convert_reads_standard_input(tmp_path: Path) -> None:
         input=path.read_bytes(), capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert b"has no persistent event" in done.stderr
+
+
+def test_rings_that_reach_back_to_different_times_are_reported() -> None:
+    full = CpuCoverage(cpu=0, first_ns=90 * S, last_ns=100 * S, wrapped=True)
+    whole = CpuCoverage(cpu=1, first_ns=10 * S, last_ns=100 * S)
+    (sentence,) = uneven([full, whole, CpuCoverage(cpu=2)])
+    assert sentence.startswith("the ring of CPU 0 holds the last 10s, that of CPU 1 1.5m: ")
+    assert uneven([whole, CpuCoverage(cpu=0, first_ns=90 * S, last_ns=100 * S)]) == []
+    assert uneven([CpuCoverage(cpu=2)]) == []
+
+
+def test_events_of_one_name_are_told_apart(instance: Path, tmp_path: Path) -> None:
+    perfkeep.start("two", ["cpu-clock/freq=999/", "cpu-clock/freq=1999/"], cpus=[0], ring="64K")
+    spin()
+    header = run("report", "two", tmp_path).out.splitlines()[0]
+    assert header.split()[-2:] == ["cpu-clock/freq=999/", "cpu-clock/freq=1999/"]
+
+
+def test_one_event_needs_no_list(instance: Path) -> None:
+    recording = perfkeep.start("one", "cpu-clock", cpus=[0], ring="64K")
+    recording.add("page-faults")
+    recording.remove("cpu-clock")
+    assert [event.event for event in recording.info.events] == ["page-faults"]
+
+
+def test_a_choice_without_samples_is_reported(flight: perfkeep.Recording, cli: Cli) -> None:
+    assert cli("script", "flight", "-C", "9999").err == (
+        "perfkeep: no sample is among those chosen by the options\n"
+    )

@@ -54,13 +54,9 @@ def test_an_event_in_the_group_of_a_persistent_one_EINVAL(launch: Launch) -> Non
     assert in_group(program, SOFTWARE, CPU_CLOCK, leader) == -errno.EINVAL
 
 
-@pytest.mark.parametrize(
-    "group", ["{persistent/flight/,context-switches}", "{context-switches,persistent/flight/}"]
-)
-def test_the_terminal_shows_once_why_a_group_is_refused(instance: Path, group: str) -> None:
-    perfkeep.start("flight", ["cpu-clock/freq=99/"], ring="64K")
+def on_terminal(*command: str) -> str:
+    """All that a command prints, on a terminal of its own."""
     terminal, program_side = pty.openpty()
-    command = [*EXEC, "perf", "stat", "-a", "-e", group, "true"]
     with subprocess.Popen(command, stdin=program_side, stdout=program_side, stderr=program_side):
         os.close(program_side)
         printed = b""
@@ -70,7 +66,29 @@ def test_the_terminal_shows_once_why_a_group_is_refused(instance: Path, group: s
         except OSError:
             pass  # EIO: the last program has closed it
     os.close(terminal)
-    assert printed.count(b"perfkeep exec: a persistent event counts on by itself") == 1
+    return printed.decode()
+
+
+@pytest.mark.parametrize(
+    "group", ["{persistent/flight/,context-switches}", "{context-switches,persistent/flight/}"]
+)
+def test_the_terminal_shows_once_why_a_group_is_refused(instance: Path, group: str) -> None:
+    perfkeep.start("flight", ["cpu-clock/freq=99/"], ring="64K")
+    printed = on_terminal(*EXEC, "perf", "stat", "-a", "-e", group, "true")
+    assert printed.count("perfkeep exec: a persistent event counts on by itself") == 1
+
+
+def test_the_terminal_shows_once_that_counts_began_before_the_command(instance: Path) -> None:
+    perfkeep.start("flight", ["cpu-clock/freq=99/"], ring="64K")
+    printed = on_terminal(*EXEC, "perf", "stat", "-a", "-e", "persistent/flight/", "true")
+    assert printed.count("perfkeep exec: persistent events count from when they were started") == 1
+
+
+def test_the_terminal_shows_why_events_of_a_process_cannot_be_counted(instance: Path) -> None:
+    with heartbeat(0) as pid:
+        perfkeep.start("mine", ["context-switches"], pid=pid, ring="64K")
+        printed = on_terminal(*EXEC, "perf", "stat", "-a", "-e", "persistent/mine/", "true")
+    assert printed.count(f"follows pid {pid}") == 1 and "<not supported>" in printed
 
 
 def test_errors_that_go_to_a_file_stay_the_program_s_own(instance: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from perfkeep.abi.perf_event import Type
 from perfkeep.analysis.samples import choose
 from perfkeep.analysis.stacks import Share, Stacks, shares
 from perfkeep.errors import UsageError
@@ -78,7 +79,12 @@ def counterpart(event: str, before: Data, after: Data) -> str:
     kind = before.tables[name].kind
     if name in after.tables and after.tables[name].kind.name == kind.name:
         return name
-    return after.name_of(kind.name)
+    same = [
+        other for other, table in after.tables.items()
+        if kind.attr.type != Type.TRACEPOINT and table.kind.attr.generic == kind.attr.generic
+    ]  # fmt: skip
+    # Names have modifiers (cpu-clock:ppp), and what is counted is the same.
+    return same[0] if len(same) == 1 else after.name_of(kind.name)
 
 
 def parse_span(text: str, data: Data, event: str) -> Span:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import tempfile
 from functools import cached_property
@@ -106,7 +107,12 @@ def relation(connection: Connection, query: str) -> Any:
         newer = hasattr(type(lazy), "materialize")
         return lazy.materialize() if newer else lazy.execute()
     except SqlError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(words(error)) from error
+
+
+def words(error: SqlError) -> str:
+    """What DuckDB says, without the class of error that it begins with."""
+    return re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", str(error))
 
 
 def ask(connection: Connection, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:

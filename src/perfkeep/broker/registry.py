@@ -164,7 +164,7 @@ class Registry:
             raise BrokerError(
                 errno.EEXIST,
                 f"a recording named {name!r} exists already",
-                hint=f"perfkeep claim {name}",
+                hint=f"choose another name, or end that recording with perfkeep claim {name}",
             )
 
     def named(self, name: str) -> Recording | None:

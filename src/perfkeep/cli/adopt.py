@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, new_recording_name, print_made, raise_fd_limit, say
+from perfkeep.cli.common import (
+    add_events,
+    new_recording_name,
+    print_made,
+    process_id,
+    raise_fd_limit,
+    say,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pid", metavar="PID", type=int, help="of the process, a perf record say")
+    parser.add_argument(
+        "pid", metavar="PID", type=process_id, help="of the process, a perf record say"
+    )
     parser.add_argument(
         "--name", type=new_recording_name, help="by which it is found again; its id unless given"
     )

@@ -133,6 +133,20 @@ def raise_fd_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def process_id(text: str) -> int:
+    """The type of an argument that is a process."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a process id, such as pgrep prints")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """The type of an argument that is a number of lines, from 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
+    return int(text)
+
+
 def say(text: str) -> None:
     """Something for the person, beside the output."""
     print(f"perfkeep: {text}", file=sys.stderr)

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
-from perfkeep.cli.common import add_source, printable, say
+from perfkeep.cli.common import add_source, count, printable, say
 from perfkeep.cli.progress import Progress
 from perfkeep.cli.report import KEYS, add_samples, keys_of, say_remarks
 from perfkeep.cli.table import render
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by", metavar="KEYS", type=keys_of, default=["sym"], help=f"of {KEYS}; sym otherwise"
     )
     parser.add_argument("-e", "--event", metavar="EVENT", help="compare this event's samples")
-    parser.add_argument("-n", "--top", type=int, default=20, help="how many lines (20)")
+    parser.add_argument("-n", "--top", type=count, default=20, help="how many lines (20)")
     parser.add_argument(
         "--flamegraph", metavar="OUT", help="draw it, as one page of HTML; - is stdout"
     )

@@ -169,6 +169,22 @@ def _verb(arguments: Sequence[str]) -> str | None:
     return word if word in VERBS else None
 
 
+def _system_last(arguments: Sequence[str]) -> Sequence[str]:
+    """--system VERB → VERB --system: it is an option of verbs."""
+    if arguments[:1] == ["--system"] and len(arguments) > 1 and arguments[1] in TALK:
+        return [arguments[1], "--system", *arguments[2:]]
+    return arguments
+
+
+def _fill(verb: argparse.ArgumentParser, options: argparse.Namespace, words: list[str]) -> None:
+    """Give words to the optional operands that argparse left out because an option stood between:
+    sql FILE --csv QUERY."""
+    for action in verb._actions:
+        free = not action.option_strings and getattr(options, action.dest) == action.default
+        if free and action.nargs == "?" and words and not words[0].startswith("-"):
+            setattr(options, action.dest, words.pop(0))
+
+
 def _usage(arguments: Sequence[str]) -> str:
     """Usage of the verb of a command line, or of the command."""
     verb = _verb(arguments)
@@ -179,6 +195,7 @@ def _usage(arguments: Sequence[str]) -> str:
 def _run(arguments: Sequence[str]) -> int:
     top = parser(_verb(arguments))
     options, unknown = top.parse_known_args(arguments)
+    _fill(top.verbs[options.verb], options, unknown)
     if unknown:  # argparse itself would print the usage of the command
         top.verbs[options.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
     module = importlib.import_module(f"perfkeep.cli.{VERBS[options.verb][0]}")
@@ -211,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _run(words)
+        code = _run(_system_last(words))
         sys.stdout.flush()
         return code
     except BrokenPipeError:

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from perfkeep.cli.common import add_source, say
+from perfkeep.cli.common import add_source, count, say
 from perfkeep.cli.table import plain, render
 from perfkeep.errors import UsageError
 
 if TYPE_CHECKING:
+    from perfkeep.abi.perf_event import Attr
     from perfkeep.analysis.data import Data
     from perfkeep.analysis.stacks import Stacks
+    from perfkeep.records.summary import Source
 
 _KEYS = ("comm", "pid", "tid", "cpu", "sym", "dso")
 #: As a person reads them.
 KEYS = "comm, pid, tid, cpu, sym and dso"
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
-    return int(text)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
-    parser.add_argument("-n", "--top", type=_count, default=20, help="how many lines (20)")
+    parser.add_argument("-n", "--top", type=count, default=20, help="how many lines (20)")
     parser.add_argument(
         "--by",
         metavar="KEYS",
@@ -131,6 +128,23 @@ def _tree(options: argparse.Namespace) -> int:
     return 0
 
 
+def _headings(sources: list[Source]) -> list[str]:
+    """Names of events; of those with the same name, how often each is sampled as well."""
+    times = Counter(source.name for source in sources)
+    return [
+        plain(source.name)
+        if times[source.name] == 1
+        else f"{plain(source.name)}/{_rate(source.attr)}={source.attr.sample_period}/"
+        for source in sources
+    ]
+
+
+def _rate(attr: Attr) -> str:
+    from perfkeep.abi.perf_event import Flag
+
+    return "freq" if attr.flags & Flag.FREQ else "period"
+
+
 def run(options: argparse.Namespace) -> int:
     if options.tree:
         return _tree(options)
@@ -174,7 +188,7 @@ def run(options: argparse.Namespace) -> int:
         ]
         for row in rows[: options.top]
     ]
-    header = ["CPU TIME", "COMMAND", "PID", *(plain(sources[number].name) for number in columns)]
+    header = ["CPU TIME", "COMMAND", "PID", *_headings([sources[number] for number in columns])]
     print(render(header, shown, right=(0, 2, *range(3, len(header)))))
     if len(rows) > options.top:
         print(f"and {len(rows) - options.top} more processes; -n {len(rows)} shows them")

@@ -95,9 +95,12 @@ def run(options: argparse.Namespace) -> int:
     wanted = chosen(options)
     data = look(options.source)
     lines = text_of(data, wanted, options.json)
-    for name in names_among(data, options.comm or ())[1]:
+    unknown = names_among(data, options.comm or ())[1]
+    for name in unknown:
         say(f"no thread is called {printable(name)!r}")
-    write = sys.stdout.write
+    write, line = sys.stdout.write, ""
     for line in islice(lines, options.limit):
         write(line)
+    if not line and not unknown and any(len(table) for table in data.tables.values()):
+        say("no sample is among those chosen by the options")
     return 0

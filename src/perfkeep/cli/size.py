@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, need_events, print_json, raise_fd_limit, say_error
+from perfkeep.cli.common import (
+    add_events,
+    need_events,
+    print_json,
+    process_id,
+    raise_fd_limit,
+    say_error,
+)
 from perfkeep.cli.table import render
 
 
@@ -12,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_events(parser)
     parser.add_argument("-C", "--cpu", metavar="CPUS", help="only these CPUs: 0-3,5")
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("-p", "--pid", type=int, help="only this process, and what it forks")
+    target.add_argument("-p", "--pid", type=process_id, help="only this process, and what it forks")
     target.add_argument("--cgroup", metavar="PATH", help="only the tasks of this cgroup")
     parser.add_argument(
         "--last", metavar="TIME", default="10s", help="how long a ring shall reach back (10s)"

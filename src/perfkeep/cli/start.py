@@ -11,6 +11,7 @@ from perfkeep.cli.common import (
     need_events,
     new_recording_name,
     print_made,
+    process_id,
     raise_fd_limit,
     say,
 )
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_events(parser)
     parser.add_argument("-C", "--cpu", metavar="CPUS", help="only these CPUs: 0-3,5")
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("-p", "--pid", type=int, help="only this process, and what it forks")
+    target.add_argument("-p", "--pid", type=process_id, help="only this process, and what it forks")
     target.add_argument("--cgroup", metavar="PATH", help="only the tasks of this cgroup")
     parser.add_argument("--ring", metavar="SIZE", help="of history per CPU; 8M unless given")
     add_access(parser)

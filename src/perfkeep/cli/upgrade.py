@@ -18,5 +18,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"no instance runs; the next command starts perfkeep {perfkeep.__version__}")
         return 0
     before, after = versions
-    print(f"the daemons went on from perfkeep {before} to {after}; every recording went on")
+    step = f"from perfkeep {before} to {after}" if before != after else f"as perfkeep {after}"
+    print(f"the daemons went on {step}; every recording went on")
     return 0

@@ -38,8 +38,8 @@ class Wanted:
     filter: str | None = None
 
 
-def wanted(specs: Sequence[str | tuple[str, str | None]]) -> list[Wanted]:
-    """Parse specs, each alone or with the filter for the tracepoints that it names.
+def wanted(specs: str | Sequence[str | tuple[str, str | None]]) -> list[Wanted]:
+    """Parse a spec, or several, each alone or with the filter for the tracepoints that it names.
 
     Raises:
         SpecError: the part that is wrong.
@@ -47,7 +47,7 @@ def wanted(specs: Sequence[str | tuple[str, str | None]]) -> list[Wanted]:
     """
     found: list[Wanted] = []
     groups = 0
-    for spec in specs:
+    for spec in [specs] if isinstance(specs, str) else specs:
         text, expression = (spec, None) if isinstance(spec, str) else spec
         parsed = events.parse(text)
         if expression is not None and not any(event.tracepoint for event in parsed):

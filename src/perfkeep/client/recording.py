@@ -118,7 +118,7 @@ class Recording:
         """Stop counting and recording; what the rings hold stays."""
         self._call("Disable", Named(self.name))
 
-    def add(self, events: Sequence[Spec], *, call_chains: bool = False) -> list[int]:
+    def add(self, events: str | Sequence[Spec], *, call_chains: bool = False) -> list[int]:
         """Let more events join, on the CPUs that the recording has; gives their ids."""
         from perfkeep.client import opening
         from perfkeep.client.snapshot import max_record
@@ -138,7 +138,7 @@ class Recording:
         self.notes = tuple(opened.notes)
         return cast(messages.Started, started).events
 
-    def remove(self, events: Sequence[str | int]) -> None:
+    def remove(self, events: str | int | Sequence[str | int]) -> None:
         """Take events out, by their spec as `info` shows it or by their id.
 
         Raises:
@@ -146,7 +146,7 @@ class Recording:
         """
         info = self.info
         ids: list[int] = []
-        for wanted in events:
+        for wanted in [events] if isinstance(events, str | int) else events:
             found = [one.id for one in info.events if wanted in (one.id, one.event)]
             if not found:
                 have = ", ".join(one.event for one in info.events)
@@ -186,7 +186,7 @@ class Recording:
 
 def start(
     name: str | None,
-    events: Sequence[Spec],
+    events: str | Sequence[Spec],
     *,
     cpus: Iterable[int] | None = None,
     pid: int | None = None,
@@ -207,7 +207,7 @@ def start(
 
     Args:
         name: up to 64 letters, digits, "_", "." and "-"; None: it is called by its id.
-        events: specs as `perf record -e` takes them, each alone or as (spec, filter).
+        events: a spec as `perf record -e` takes it, or several, each alone or as (spec, filter).
         cpus: only these; None: all that are online.
         pid: only this process, all its threads and what they fork; None: every task.
         cgroup: only the tasks of this cgroup.

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from perfkeep.client.recording import infos
 from perfkeep.client.snapshot import Progress, take
-from perfkeep.errors import BrokerError, PerfkeepError, UsageError
+from perfkeep.errors import BrokerError, DataError, PerfkeepError, UsageError
 from perfkeep.formats import perf_data
 from perfkeep.formats.perf_data import PerfData
+from perfkeep.formats.perf_data.coverage import CpuCoverage
 from perfkeep.formats.perf_data.reader import named
+from perfkeep.units import format_duration
 
 #: A source that is standard input.
 STDIN = "-"
@@ -36,10 +41,13 @@ def parsed(source: str, progress: Progress | None = None) -> PerfData:
         with named("standard input"):
             return perf_data.parse(memoryview(stdin()))
     if is_file(source):
-        return perf_data.read(source)
+        with read_as_file(source):
+            return perf_data.read(source)
     try:
         with take(source, None, progress=progress) as snapshot, snapshot.open() as file:
-            return perf_data.parse(memoryview(file.read()))
+            data = perf_data.parse(memoryview(file.read()))
+            data.problems.extend(uneven(snapshot.coverage.cpus))
+            return data
     except BrokerError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -48,6 +56,39 @@ def parsed(source: str, progress: Progress | None = None) -> PerfData:
             f"there is neither a file nor a recording called {source!r}",
             hint=error.hint,
         ) from error
+
+
+def uneven(cpus: list[CpuCoverage]) -> list[str]:
+    """A sentence if full rings reach back to different times, so that shares of CPUs are too."""
+    begins = {cpu.first_ns: cpu for cpu in cpus if cpu.first_ns is not None}
+    ends = [cpu.last_ns for cpu in cpus if cpu.last_ns is not None]
+    full = [first for first, cpu in begins.items() if cpu.wrapped]
+    if not full or (max(full) - min(begins)) * 10 <= max(ends) - min(begins):
+        return []
+    short, long = begins[max(full)], begins[min(begins)]
+    return [
+        f"the ring of CPU {short.cpu} holds the last {format_duration(max(ends) - max(full))}, that of "
+        f"CPU {long.cpu} {format_duration(max(ends) - min(begins))}: shares are of all that is there"
+    ]
+
+
+@contextmanager
+def read_as_file(source: str) -> Iterator[None]:
+    """Have the error about a file's bytes name the recording that the file hides."""
+    try:
+        yield
+    except DataError as error:
+        if "/" in source or error.hint or not _is_recording(source):
+            raise
+        hint = f"the recording {source} is read from a folder that has no file of this name"
+        raise DataError(str(error), error.offset, error.errno or 0, hint=hint) from error
+
+
+def _is_recording(name: str) -> bool:
+    try:
+        return any(info.name == name for info in infos())
+    except OSError:
+        return False
 
 
 def is_file(source: str) -> bool:

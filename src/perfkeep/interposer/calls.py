@@ -49,12 +49,14 @@ class NewFd:
     Attributes:
         arrived: called with the fd's number in the program.
         undo: called instead when the program could not take it.
+        remark: for the user, on what the numbers mean; shown on the program's terminal.
     """
 
     fd: OwnedFd
     cloexec: bool
     arrived: Callable[[int], object] = lambda number: None
     undo: Callable[[], object] = lambda: None
+    remark: str = ""
 
 
 Answer = GoOn | Value | Refusal | NewFd

@@ -36,6 +36,7 @@ from perfkeep.wire.messages import Kind
 #: never counts, and for samples an event of the caller's own. See perf_persistent(2).
 LENIENT = 1
 
+_COUNTS_ON = "persistent events count from when they were started, not from when COMMAND was"
 _NO_CGROUP = (
     "a persistent event counts the tasks that it was started for, and not those of a cgroup; "
     "perfkeep start --cgroup starts one that does"
@@ -88,7 +89,10 @@ def persistent(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) ->
         # The broker would take it for us; with rights of its own it must ask by itself.
         return Refusal(errno.EACCES)
     if _TYPE_AND_FLAGS.unpack_from(call.attr)[0] == PERF_TYPE_PERSISTENT:
-        return _reopen(call, table)
+        try:
+            return _reopen(call, table)
+        except BrokerError as error:
+            return Refusal(error.errno or errno.EIO, str(error))
     if call.pid != -1 or call.cpu < 0 or call.flags & OpenFlag.PID_CGROUP:
         return Refusal(errno.EINVAL)
     opened = _open(call, table)
@@ -232,7 +236,8 @@ def _reopen(call: OpenCall, table: Table) -> Answer:
         with _elsewhere(id) as event:
             return _own(call, table, _nothing(event.attr))
     with event:
-        return _the_same(call, table, event)
+        remark = _COUNTS_ON if lenient else ""
+        return replace(_the_same(call, table, event), remark=remark)
 
 
 def _sampling(call: OpenCall, table: Table, id: int, asked: Attr) -> NewFd:

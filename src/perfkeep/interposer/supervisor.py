@@ -44,23 +44,13 @@ from perfkeep.wire.instance import Instance
 from perfkeep.wire.supervisors import Known
 
 Handler = Callable[[], Answer]
+_MOST_EXPLAINED = 256
 
 
 def say(text: str) -> None:
     """One line in the log."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     print(f"{stamp} perfkeep-exec[{os.getpid()}]: {text}", flush=True)
-
-
-def _explain(thread: int, reason: str) -> None:
-    """One line in the log, and on the terminal if that is where the program's errors go."""
-    say(reason)
-    try:
-        errors = process.take_fd(thread, 2)
-    except OSError:
-        return
-    if os.isatty(errors.fileno()):
-        threading.Thread(target=_write_line, args=(errors, reason), daemon=True).start()
 
 
 def _write_line(terminal: OwnedFd, reason: str) -> None:
@@ -82,7 +72,8 @@ class Supervisor:
         self.where = where
         self.rights = process.rights("self", process.status("self"))
         self.table = Table()
-        self._explained = (0, "")
+        #: (thread, line on its terminal).
+        self._explained: set[tuple[int, str]] = set()
         self._opens: dict[int, int] = {
             n.arch: n.perf_event_open for n in MACHINES[os.uname().machine]
         }
@@ -202,15 +193,28 @@ class Supervisor:
         elif isinstance(answer, Value):
             seccomp.answer(listener, call.id, answer.value)
         elif isinstance(answer, Refusal):
-            if answer.reason and self._explained != (call.pid, answer.reason):
-                self._explained = call.pid, answer.reason  # once, not once for each CPU
-                _explain(call.pid, answer.reason)
+            self._explain(call.pid, answer.reason)
             seccomp.refuse(listener, call.id, answer.errno)
         else:
             self._give(call, answer)
 
+    def _explain(self, thread: int, text: str) -> None:
+        """One line on the terminal, if that is where the program's errors go."""
+        if not text or (thread, text) in self._explained:
+            return  # once, not once for each CPU
+        if len(self._explained) >= _MOST_EXPLAINED:
+            self._explained.clear()
+        self._explained.add((thread, text))
+        try:
+            errors = process.take_fd(thread, 2)
+        except OSError:
+            return
+        if os.isatty(errors.fileno()):
+            threading.Thread(target=_write_line, args=(errors, text), daemon=True).start()
+
     def _give(self, call: Notification, new: NewFd) -> None:
         with new.fd:
+            self._explain(call.pid, new.remark)
             try:
                 number = seccomp.inject(
                     self.listener.fileno(), call.id, new.fd.fileno(), new.cloexec

@@ -111,3 +111,13 @@ def test_flames_are_rows_in_sql(two: tuple[str, str], capsys: pytest.CaptureFixt
         "0x1,0x99,3,3",
         "0x2,0x99,1,1",
     ]
+
+
+@pytest.mark.parametrize("name", ["cpu-clock:ppp", "clock"])
+def test_one_event_is_compared_under_two_names(
+    tmp_path: Path, two: tuple[str, str], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    event = Assembler(sample_type=PLAIN | Sample.IP | Sample.CALLCHAIN)
+    samples = [event.sample(time * S, ip=1, callchain=(MARK, 1, 0x99)) for time in (1, 2)]
+    other = snapshot_of(tmp_path / "c", event, samples, name)
+    assert shown(capsys, two[0], other)[0] == ["4", "and", "2", "samples", "of", "cpu-clock"]

@@ -25,6 +25,13 @@ def file(tmp_path: Path) -> str:
     return snapshot_of(tmp_path / "x.data", event, samples)
 
 
+def test_a_wrong_query_is_refused_in_the_words_of_the_database(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sql", file, "SELECT * FROM nothing"]) == 2
+    assert "\nperfkeep: Table with name nothing does not exist!" in capsys.readouterr().err
+
+
 QUERY = "SELECT tid, count(*) AS n FROM cpu_clock GROUP BY 1 ORDER BY 1"
 
 

@@ -28,6 +28,9 @@ WRONG = [
     ["tail", "x", "--every", "long"],
     ["export", "x", "--to", "nothing", "-o", "y"],
     ["diff", "x"],
+    ["diff", "x", "y", "-n", "-5"],
+    ["adopt", "word"],
+    ["size", "-e", "cpu-clock", "-p", "0"],
     ["chmod", "9", "x"],
     ["claim"],
     ["remove", "x"],
@@ -54,3 +57,14 @@ def test_without_a_verb_it_is_the_usage_of_the_command(cli: Cli, words: list[str
     done = cli(*words)
     assert done.code == 2
     assert done.err.startswith("usage: perfkeep [-h]")
+
+
+def test_system_may_stand_before_the_verb_as_well(cli: Cli) -> None:
+    before, after = cli("--system", "ls", "--json"), cli("ls", "--system", "--json")
+    assert (before.code, before.out) == (after.code, after.out)
+
+
+def test_options_may_stand_between_the_operands(cli: Cli) -> None:
+    done = cli("sql", "/nonexistent/file", "--csv", "SELECT 1")
+    assert (done.code, done.err) == (1, "perfkeep: /nonexistent/file: No such file or directory\n")
+    assert cli("sql", "x", "SELECT 1", "--csv", "SELECT 2").code == 2
