@@ -175,3 +175,24 @@ def adopts(pid: int) -> bool:
         return bool(adopt(pid, "taken").info.events)
     except perfkeep.PerfkeepError:
         return False
+
+
+def test_enable_resumes_what_perf_record_overwrite_paused(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    """perf's own ring for task records has the same size, and does not overwrite."""
+    options = ["-C", "0", "-F", "999", "-e", "cpu-clock", "--overwrite"]
+    with perf_record(tmp_path / "perf.data", *options) as pid:
+        recording = adopted(pid, eventually)
+        assert recording.info.ring.overwrites
+        os.kill(pid, signal.SIGINT)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    recording.enable()
+
+    def newest() -> int:
+        with recording.snapshot() as snapshot:
+            assert not snapshot.coverage.cpus[0].stopped
+            return snapshot.coverage.last_ns or 0
+
+    before = newest()
+    eventually(lambda: newest() > before + 10**9 // 10)

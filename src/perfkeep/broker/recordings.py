@@ -300,6 +300,10 @@ class Recordings:
         recording = find(self.registry, peer, name, Level.CONTROL, "enable" if on else "disable")
         with self.changing(recording):
             recording.enabled = on
+        if on:
+            # perf pauses the rings of `--overwrite` when it ends, and nobody else would go on.
+            for ring in recording.rings.values():
+                fcntl.ioctl(ring.owner.fileno(), Ioctl.PAUSE_OUTPUT, 0)
         for event in recording.events():
             fcntl.ioctl(event.fd.fileno(), Ioctl.ENABLE if on else Ioctl.DISABLE, 0)
 

@@ -259,9 +259,11 @@ def _open_probe(side: Side) -> OwnedFd:
 # --- their rings --------------------------------------------------------------------------------
 
 
-def _sizes(pid: int) -> dict[int, bool]:
-    """Bytes of data of the rings that a process has mapped → whether such a ring overwrites."""
-    found: dict[int, bool] = {}
+def _sizes(pid: int) -> dict[int, set[bool]]:
+    """Bytes of data of the rings that a process has mapped → whether such rings overwrite: they do
+    if they are mapped read-only.
+    """
+    sizes: dict[int, set[bool]] = {}
     try:
         with open(f"/proc/{pid}/maps") as file:
             lines = file.read().splitlines()
@@ -272,17 +274,19 @@ def _sizes(pid: int) -> dict[int, bool]:
     for line in lines:
         if match := _MAPPING.match(line):
             size = int(match[2], 16) - int(match[1], 16) - mmap.PAGESIZE
-            # Where both kinds have one size, the more careful word counts.
-            found[size] = found.get(size, True) and match[3][1] != "w"
-    return found
+            sizes.setdefault(size, set()).add(match[3][1] != "w")
+    return sizes
 
 
-def _map(fd: int, sizes: dict[int, bool]) -> TakenRing | None:
+def _map(fd: int, sizes: dict[int, set[bool]], backward: bool) -> TakenRing | None:
     """The ring of its owner; None for an event that is redirected into another's.
 
     An event that has a ring takes no size but that of the ring, so none is made by trying.
     """
-    for size, overwrites in sizes.items():
+    for size, kinds in sizes.items():
+        # Where both kinds have one size, as with `perf record --overwrite`, it is those that are
+        # written backward that overwrite: nobody could read such a ring once it has stopped.
+        overwrites = backward if len(kinds) > 1 else True in kinds
         try:
             length = size + mmap.PAGESIZE
             return TakenRing(mmap.mmap(fd, length, mmap.MAP_SHARED, mmap.PROT_READ), overwrites)
@@ -311,7 +315,7 @@ def _find_rings(taken: Taken) -> None:
         prober.close()
 
 
-def _place(taken: Taken, event: TakenEvent, sizes: dict[int, bool]) -> None:
+def _place(taken: Taken, event: TakenEvent, sizes: dict[int, set[bool]]) -> None:
     """Find the event's ring. Which one it is redirected into nobody tells: the last that was
     opened before it on its side, as whoever redirects an event has a ring for it already."""
     assert event.side is not None
@@ -321,7 +325,7 @@ def _place(taken: Taken, event: TakenEvent, sizes: dict[int, bool]) -> None:
         # Perf's rings for its own needs lie beside those that its file is made of.
         shared = [one for one in shared if (one.events[0].kernel_id in taken.known) == known]
     if _TELLS_REDIRECTED or not shared:
-        event.ring = _map(event.fd.fileno(), sizes)
+        event.ring = _map(event.fd.fileno(), sizes, event.side.backward)
     if event.ring is not None:
         taken.rings.append(RingUsers(event.side, event.ring, [event]))
     elif shared:
