@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from perfkeep.cli.common import add_events, need_events, raise_fd_limit, recording_name, say
+from perfkeep.cli.common import (
+    add_events,
+    need_events,
+    print_events,
+    raise_fd_limit,
+    recording_name,
+    say,
+)
 from perfkeep.client.recording import Recording
 
 
@@ -16,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     raise_fd_limit()
     recording = Recording(options.name)
-    recording.add(need_events(options), call_chains=options.call_graph)
+    ids = recording.add(need_events(options), call_chains=options.call_graph)
     for note in recording.notes:
         say(note)
+    print_events(f"{options.name} now records", [e for e in recording.info.events if e.id in ids])
     return 0

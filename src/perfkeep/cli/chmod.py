@@ -14,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    bits = mode(options.mode)
     for name in options.names:
-        Recording(name).chmod(mode(options.mode))
+        Recording(name).chmod(bits)
+        print(f"{name} has mode {bits:04o}")
     return 0

@@ -23,4 +23,8 @@ def run(options: argparse.Namespace) -> int:
         )
     for name in options.names:
         Recording(name).chown(owner or None, group or None)
+        changes = [
+            f"{word} {value}" for word, value in (("owner", owner), ("group", group)) if value
+        ]
+        print(f"{name} has {' and '.join(changes)}")
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perfkeep.errors import PerfkeepError
-from perfkeep.wire.messages import RecordingInfo, Target
+from perfkeep.wire.messages import EventInfo, RecordingInfo, Target
 
 
 class EventOption(argparse.Action):
@@ -277,6 +277,13 @@ def target_json(target: Target) -> dict[str, object]:
         "cgroup": target.cgroup,
         "program": program and {"pid": program.pid, "command": program.command},
     }
+
+
+def print_events(change: str, events: Sequence[EventInfo]) -> None:
+    """Print which events a verb added or removed: up to three with their ids, and how many more."""
+    text = ", ".join(f"{event.event} (id {event.id})" for event in events[:3])
+    more = f" and {len(events) - 3} more" if len(events) > 3 else ""
+    print(f"{change} {text}{more}")
 
 
 def print_made(info: RecordingInfo, last: str = "") -> None:

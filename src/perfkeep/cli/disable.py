@@ -14,4 +14,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     Recording(options.name).disable()
+    print(f"{options.name} is disabled; its rings keep what they hold")
     return 0

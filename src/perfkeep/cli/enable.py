@@ -14,4 +14,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     Recording(options.name).enable()
+    print(f"{options.name} is enabled")
     return 0

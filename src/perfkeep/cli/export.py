@@ -65,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
         progress.stage(f"making {options.to}")
         asked = Asked(options.event, options.samples)
         FORMS[options.to](data, asked, cast(BinaryIO, Watched(out, progress)))
+    if options.output != "-":
+        print(f"written to {printable(options.output)}")
     say_remarks(data)
     return 0
 

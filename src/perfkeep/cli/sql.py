@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from perfkeep.cli.common import add_source, say
+from perfkeep.cli.common import add_source, printable, say
 from perfkeep.cli.table import render
 
 
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
         if options.parquet:
             with AsideFile(options.parquet) as out:
                 write_rows(data.connection, options.query, "parquet", out)
+            print(f"written to {printable(options.parquet)}")
             return 0
         names, rows = ask(data.connection, options.query)
     except SqlError as error:
