@@ -70,12 +70,13 @@ def test_stat_sums_over_cpus(cli: Cli) -> None:
     assert set(got) == {"name", "events"}
     (event,) = got["events"]
     fields = {"value", "time_enabled_ns", "time_running_ns", "lost"}
-    rule = {"enabled", "counted", "estimate"}
+    rule = {"enabled", "unit", "counted", "estimate"}
     assert set(event) == {"id", "event", "per_cpu"} | fields | rule
     assert set(event["per_cpu"]) == {str(cpu) for cpu in cpus.online()}
     for field in fields:
         assert event[field] == sum(cpu[field] for cpu in event["per_cpu"].values())
     assert event["value"] > 0 and "cpu-clock" in cli("stat", "counts").out
+    assert event["unit"] == "ns" and " msec  cpu-clock" in cli("stat", "counts").out
 
 
 def test_status_names_both_processes_and_the_log(cli: Cli) -> None:
@@ -265,9 +266,29 @@ def test_behind_a_link_the_file_is_replaced_and_not_the_link(cli: Cli, tmp_path:
 
 def test_removing_the_last_event_says_that_the_recording_has_ended(cli: Cli) -> None:
     cli("start", "brief", *EVENTS, "--ring", "64K")
-    assert cli("remove", "brief", "-e", EVENTS[1]).out == ""
+    assert "has ended" not in cli("remove", "brief", "-e", EVENTS[1]).out
     assert "brief has ended" in cli("remove", "brief", "-e", EVENTS[3]).out
     assert cli("ls", "--json").json == []
+
+
+def test_each_verb_that_changes_something_says_in_one_line_what(cli: Cli, tmp_path: Path) -> None:
+    assert cli("start", "told", "-e", "cpu-clock/freq=99/", "--ring", "64K").code == 0
+    for words, line in (
+        (["add", "told", "-e", "page-faults"], "told now records page-faults (id 2)"),
+        (["remove", "told", "-e", "page-faults"], "told no longer records page-faults (id 2)"),
+        (["disable", "told"], "told is disabled; its rings keep what they hold"),
+        (["enable", "told"], "told is enabled"),
+        (["chmod", "0600", "told"], "told has mode 0600"),
+        (["chown", ":root", "told"], "told has group root"),
+        (["chown", "root:root", "told"], "told has owner root and group root"),
+    ):
+        ran = cli(*words)
+        assert (ran.code, ran.out) == (0, line + "\n"), ran.err
+    for words in (
+        ["export", "told", "--to", "arrow", "-e", "cpu-clock", "-o", str(tmp_path / "a")],
+        ["sql", "told", "SELECT 1", "--parquet", str(tmp_path / "a")],
+    ):
+        assert f"written to {tmp_path / 'a'}\n" in cli(*words).out
 
 
 def test_doctor_finds_that_root_may_record(cli: Cli) -> None:

@@ -160,13 +160,13 @@ class Views:
         recording = find(self.registry, peer, name, Level.READ, "read")
         events = []
         for kind in recording.kinds.values():
-            read_format = Attr.unpack(kind.kind.attr).read_format
+            attr = Attr.unpack(kind.kind.attr)
             sums = {
                 cpu: [one.value, one.time_enabled_ns, one.time_running_ns, one.lost]
                 for cpu, one in kind.before.items()
             }
             for event in kind.events:
-                got = perf_fd.read(event.fd.fileno(), read_format)
+                got = perf_fd.read(event.fd.fileno(), attr.read_format)
                 total = sums.setdefault(event.cpu, [0, 0, 0, 0])
                 parts = (got.value, got.time_enabled_ns, got.time_running_ns, got.lost)
                 for place, part in enumerate(parts):
@@ -179,6 +179,7 @@ class Views:
                     counts,
                     "per_cpu" if recording.target.pids is None else "per_task",
                     _scales(recording, kind),
+                    "ns" if attr.is_clock else None,
                 )
             )
         return messages.Stat(name, events)

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--throttled",
         action="store_true",
-        help="read the rings, and tell how often the kernel stopped an event that sampled too often",
+        help="read the rings as well, which takes longer, for how often the kernel stopped an event that "
+        "sampled too often; its count is wrong, and nothing else says so but for a clock's",
     )
     parser.add_argument("--json", action="store_true", help="for programs: docs/json.md")
 
@@ -29,10 +30,24 @@ def _numbers(counts: object) -> dict[str, int]:
     return {field: getattr(counts, field) for field in _FIELDS}
 
 
+def _count(event: EventCounts) -> tuple[str, str]:
+    """The count and its unit as perf stat prints them: clocks in msec, events without a unit."""
+    if event.estimate is None:
+        return "<not counted>", ""
+    if event.unit == "ns":
+        return f"{event.estimate / 1e6:,.2f}", "msec"
+    return f"{event.estimate:,}", ""
+
+
 def _row(event: EventCounts) -> list[str]:
-    count = "<not counted>" if event.estimate is None else f"{event.estimate:,}"
     note = f"({event.counted:.1%} counted)" if 0 < event.counted < 1 else ""
-    return [count, event.event, f"{event.time_enabled_ns / 1e9:.3f}", f"{event.lost:,}", note]
+    return [
+        *_count(event),
+        event.event,
+        f"{event.time_enabled_ns / 1e9:.3f}",
+        f"{event.lost:,}",
+        note,
+    ]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,8 +59,27 @@ def run(options: argparse.Namespace) -> int:
         print_json({"name": stat.name, "events": events})
     else:
         print(_table(stat.events, throttled))
+        for event in filter(_is_off, stat.events):
+            say(_off(event))
         _note_restart(recording.info.gaps)
     return 0
+
+
+#: More than what passes between the reading of two counters.
+_OFF = 0.05
+
+
+def _is_off(event: EventCounts) -> bool:
+    """True if a clock's count is not the time that it ran: the cheap sign of throttling."""
+    ran = event.time_running_ns
+    return event.unit == "ns" and ran > 0 and abs(event.value - ran) > _OFF * ran
+
+
+def _off(event: EventCounts) -> str:
+    return (
+        f"{plain(event.event)} counted {event.value / 1e6:,.2f} msec in the {event.time_running_ns / 1e6:,.2f} "
+        "msec that it ran: its count is wrong, as it is when the kernel throttles a clock"
+    )
 
 
 def _note_restart(gaps: list[Gap]) -> None:
@@ -57,12 +91,15 @@ def _note_restart(gaps: list[Gap]) -> None:
 
 
 def _table(events: list[EventCounts], throttled: Throttled | None) -> str:
-    header, rows = ["COUNT", "EVENT", "CPU-SECONDS", "LOST", ""], [_row(event) for event in events]
+    header, rows = (
+        ["COUNT", "", "EVENT", "CPU-SECONDS", "LOST", ""],
+        [_row(event) for event in events],
+    )
     if throttled is not None:
         header.insert(-1, "THROTTLED")
         for row, event in zip(rows, events, strict=True):
             row.insert(-1, f"{_times(throttled, event.id):,}")
-    return render(header, rows, right=(0, 2, 3) if throttled is None else (0, 2, 3, 4))
+    return render(header, rows, right=(0, 3, 4) if throttled is None else (0, 3, 4, 5))
 
 
 def _times(throttled: Throttled, event: int) -> int:
@@ -75,6 +112,7 @@ def _document(event: EventCounts, throttled: Throttled | None) -> dict[str, obje
         "id": event.id,
         "event": event.event,
         "enabled": event.enabled.replace("_", " "),
+        "unit": event.unit,
         **_numbers(event),
         "counted": event.counted,
         "estimate": event.estimate,

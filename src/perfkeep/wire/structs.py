@@ -241,6 +241,7 @@ class EventCounts(msgspec.Struct, frozen=True):
     the tasks, on whatever CPU they run; each CPU's event is enabled then, and one of them counts.
     `scales`: the event may have to wait for a hardware counter, so a count is an estimate where
     the event ran for less than it was enabled.
+    `unit`: of the count: nanoseconds of a clock; None: events.
     """
 
     id: int
@@ -248,6 +249,7 @@ class EventCounts(msgspec.Struct, frozen=True):
     per_cpu: list[Counts]
     enabled: Enabled = "per_cpu"
     scales: bool = True
+    unit: Literal["ns"] | None = None
 
     @property
     def value(self) -> int:
