@@ -117,11 +117,11 @@ def sentence(samples: Counter[tuple[str, int]], files: list[str | None]) -> str:
     for program, count in broken.most_common(_PROGRAMS):
         file = max((one for one in where if one[0] == program), key=lambda one: where[one])[1]
         share = count / judged[program]
-        parts.append(f"{program} {share:.0%} (in {os.path.basename(file)})")
+        parts.append(f"{share:.0%} of the samples of {program} (in {os.path.basename(file)})")
     more = len(broken) - _PROGRAMS
     if more > 0:
         parts.append(f"{more} more program{'s' if more > 1 else ''}")
     return (
-        f"broken call chains: {', '.join(parts)}; that code has no frame pointers, so its callers "
-        "are not shown: build it with -fno-omit-frame-pointer"
+        f"broken call chains: {', '.join(parts)}; the files in brackets lack frame "
+        "pointers, which hides the callers: build them with -fno-omit-frame-pointer"
     )

@@ -70,8 +70,8 @@ def boot() -> Finding:
 
     what, unit = "at boot", "perfkeep-recordings.service"
     if not os.path.isdir("/run/systemd/system"):
-        return Finding("ok", what, "systemd does not run here; what starts at boot may run: "
-                       "perfkeep daemon --foreground")  # fmt: skip
+        return Finding("ok", what, "systemd does not run here, so nothing starts at boot; an init script "
+                       "can run perfkeep daemon --foreground")  # fmt: skip
     if not any(os.path.exists(f"{folder}/{unit}") for folder in _UNITS):
         found, cure = f"{unit} is not installed", "perfkeep-recordings(5) says how to install it"
     elif not os.path.exists(f"/etc/systemd/system/sysinit.target.wants/{unit}"):

@@ -69,7 +69,9 @@ def test_a_mix_of_programs_names_those_without_frame_pointers_only(
         ran = cli(*words)
         assert ran.code == 0
         (line,) = ran.err.splitlines()
-        assert "without 100% (in app)" in line and "-fno-omit-frame-pointer" in line
+        assert (
+            "100% of the samples of without (in app)" in line and "-fno-omit-frame-pointer" in line
+        )
         assert line.count("%") == 1
 
 
