@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+import perfkeep
+from perfkeep.cli import ls, status
 from perfkeep.formats import perf_data
 from perfkeep.kernel import cpus, privileges
 from perfkeep.kernel.syscalls import mount, umount
@@ -83,13 +86,37 @@ def test_status_names_both_processes_and_the_log(cli: Cli) -> None:
     got = cli("status", "--json").json
     assert set(got) == {
         "instance", "socket", "log", "version", "recordings", "events", "ring_bytes", "broker",
-        "keeper", "state", "state_bytes", "spill_bytes", "log_bytes", "users", "sandbox", "problems",
+        "kinds", "missed", "keeper", "state", "state_bytes", "spill_bytes", "log_bytes", "users", "sandbox", "problems",
     }  # fmt: skip
     for one in (got["broker"], got["keeper"]):
         assert set(one) == {"pid", "rss_bytes", "cpu_ms"} and one["rss_bytes"] > 1 << 20
         assert os.path.exists(f"/proc/{one['pid']}")
     assert os.path.exists(got["log"]) and got["socket"] == os.environ["PERFKEEP_SOCKET"]
     assert str(got["broker"]["pid"]) in cli("status").out
+
+
+def test_ls_and_status_count_kinds_of_event_alike(cli: Cli) -> None:
+    clocks = [word for name in ("a", "b", "c", "d") for word in ("-e", f"page-faults/name={name}/")]
+    assert cli("start", "many", *clocks, "--ring", "64K").code == 0
+    events = 4 * len(cpus.online())
+    assert "(4 kinds)" in cli("ls").out
+    assert f"1 recording; 4 kinds of event on their CPUs: {events} events;" in cli("status").out
+    counted = cli("status", "--json").json
+    assert (counted["kinds"], counted["events"]) == (4, events)
+
+
+def test_status_names_the_recordings_that_ls_marks(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("start", "whole", "-e", "cpu-clock", "--ring", "64K")
+    assert cli("status", "--json").json["missed"] == [] and "missed" not in cli("status").out
+    info = perfkeep.Recording("whole").info
+    troubled = msgspec.structs.replace(info, problem="it could not be opened again")
+    for verb in (ls, status):
+        monkeypatch.setattr(verb, "infos", lambda: [troubled])
+    assert "running!" in cli("ls").out
+    assert "missing from whole: perfkeep show whole" in cli("status").out
+    assert cli("status", "--json").json["missed"] == ["whole"]
 
 
 def test_start_ends_while_the_recording_goes_on() -> None:

@@ -107,6 +107,7 @@ class Methods:
             [quotas.usage(registry, uid, self.recordings.policy) for uid in sorted(uids)],
             house.sandbox,
             [*house.problems, *self.recordings.state.problems.values()],
+            sum(len(recording.kinds) for recording in registry),
         )
         return status, []
 

@@ -171,6 +171,11 @@ def say_error(error: OSError, of: str = "") -> None:
         say_hint(printable(hint))
 
 
+def missed(info: RecordingInfo) -> bool:
+    """True if something is or was missing from a recording; `perfkeep show` lists what."""
+    return bool(info.problem or info.gaps or info.offline)
+
+
 def printable(text: str) -> str:
     """The text, with "?" for bytes of a file's name that are not UTF-8."""
     return text.encode(errors="replace").decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from perfkeep.cli.common import age, as_json, print_json, say, user_name
+from perfkeep.cli.common import age, as_json, missed, print_json, say, user_name
 from perfkeep.cli.table import render
 from perfkeep.client.recording import infos
 from perfkeep.kernel.cpus import format_list
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _row(info: RecordingInfo) -> list[str]:
     events = ",".join(event.event for event in info.events[:3])
     if len(info.events) > 3:
-        events += f",… ({len(info.events)})"
+        events += f",… ({len(info.events)} kinds)"
     cpus = format_list({cpu for event in info.events for cpu in event.cpus})
     return [
         info.name,
@@ -40,7 +40,7 @@ def _row(info: RecordingInfo) -> list[str]:
 
 def _state(info: RecordingInfo) -> str:
     """With a mark when something is or was missing: show tells what."""
-    return info.state + ("!" if info.problem or info.gaps or info.offline else "")
+    return info.state + ("!" if missed(info) else "")
 
 
 HEADER = ["NAME", "ID", "STATE", "AGE", "OWNER", "CPUS", "RING", "TARGET", "EVENTS"]
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         print_json([as_json(info) for info in found])
     elif found:
         print(render(HEADER, [_row(info) for info in found], right=(1, 3, 6)))
-        if any(info.gaps or info.offline or info.problem for info in found):
+        if any(map(missed, found)):
             say("! something was missed; perfkeep show NAME tells what and when")
     else:
         print("no recordings; start one with: perfkeep start NAME -e sched:sched_switch")

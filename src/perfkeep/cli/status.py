@@ -9,9 +9,10 @@ from typing import cast
 
 import msgspec
 
-from perfkeep.cli.common import print_json, user_name
+from perfkeep.cli.common import missed, print_json, user_name
 from perfkeep.cli.table import plain, render
 from perfkeep.client.connection import call
+from perfkeep.client.recording import infos
 from perfkeep.units import format_size
 from perfkeep.wire import messages
 
@@ -53,6 +54,7 @@ def _user(one: messages.Usage) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     got = cast(messages.Status, call("GetStatus", messages.Nothing())[0])
+    incomplete = [info.name for info in infos() if missed(info)]
     if options.json:
         print_json(
             {
@@ -61,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
                 "log": got.log,
                 "version": got.version,
                 "recordings": got.recordings,
+                "kinds": got.kinds,
                 "events": got.events,
                 "ring_bytes": got.ring_bytes,
                 "broker": _numbers(got.broker),
@@ -72,14 +75,17 @@ def run(options: argparse.Namespace) -> int:
                 "users": [msgspec.structs.asdict(one) for one in got.users],
                 "sandbox": got.sandbox,
                 "problems": got.problems,
+                "missed": incomplete,
             }
         )
         return 0
     print(f"instance   {_instance(got.socket)} (perfkeep {got.version})")
     print(f"socket     {got.socket}")
     print(f"log        {got.log}")
-    holds = f"{_count(got.recordings, 'recording')}, {_count(got.events, 'event')}"
-    print(f"holds      {holds}, {format_size(got.ring_bytes)} of rings")
+    kinds = f"{got.kinds} kind{'' if got.kinds == 1 else 's'} of event"
+    events = f"{kinds} on their CPUs: {_count(got.events, 'event')}" if got.kinds else "no events"
+    rings = f"{format_size(got.ring_bytes)} of rings"
+    print(f"holds      {_count(got.recordings, 'recording')}; {events}; {rings}")
     for name, one in (("broker", got.broker), ("keeper", got.keeper)):
         rss = format_size(one.rss_bytes)
         print(f"{name}     pid {one.pid}, {rss} resident, {one.cpu_ms} ms of CPU time")
@@ -91,4 +97,6 @@ def run(options: argparse.Namespace) -> int:
         print(render(_USERS, [_user(one) for one in got.users], right=(1, 2, 3)))
     for problem in got.problems:
         print(f"problem    {plain(problem)}")
+    for name in incomplete:
+        print(f"missed     something is or was missing from {name}: perfkeep show {name}")
     return 0

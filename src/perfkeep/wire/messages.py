@@ -308,7 +308,9 @@ class CopyRing(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """`problems`: what the broker could not do and goes on without, a sentence each."""
+    """`problems`: what the broker could not do and goes on without, a sentence each. `kinds`: of
+    event; `events` counts one for each kind and CPU.
+    """
 
     socket: str
     log: str
@@ -325,6 +327,7 @@ class Status(msgspec.Struct, frozen=True):
     users: list[Usage]
     sandbox: str
     problems: list[str]
+    kinds: int = 0
 
 
 #: method → (parameters, result)
