@@ -13,8 +13,11 @@ from functools import partial
 import pytest
 
 import perfkeep
+from perfkeep.analysis import symbolize
 from perfkeep.client.connection import disconnect
 from perfkeep.client.following import Follower
+from perfkeep.symbols import elf
+from perfkeep.symbols.identity import Identity
 from perfkeep.testing.requirements import perf_events, requires, root, tracefs
 from support.caller import CALLS, Caller, Callers
 from support.commands import Cli
@@ -204,3 +207,31 @@ def test_a_process_with_several_threads_is_followed(
         assert sorted(reader.numbers) == [1, 2, 3, 4, 5, 6]
     finally:
         reader.follower.close()
+
+
+def test_a_reader_reads_the_symbols_of_each_file_once(
+    caller: Callers, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths: list[str] = []
+
+    def image(path: str, identity: Identity) -> elf.Image:
+        paths.append(path)
+        return elf.image(path, identity)
+
+    monkeypatch.setattr(symbolize, "image", image)
+    task = caller(0)
+    perfkeep.start("chains", [task.calls], ring="1M", call_chains=True)
+    first = 0
+    with Follower("chains") as follower:
+        for _ in range(3):
+            task.ask("call", 10)
+            frames: list[object] = []
+
+            def has_frames(frames: list[object] = frames) -> bool:
+                if (data := follower.poll()) is not None:
+                    frames += [sample.callchain for sample in data.samples(CALLS)]
+                return bool(frames)
+
+            eventually(has_frames)
+            first = first or len(paths)
+    assert first and len(paths) == len(set(paths))

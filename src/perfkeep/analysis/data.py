@@ -33,7 +33,7 @@ from perfkeep.records.writers import Writers
 if TYPE_CHECKING:
     from perfkeep.analysis.samples import Sample
     from perfkeep.analysis.sql import Connection
-    from perfkeep.analysis.symbolize import Symbolizer
+    from perfkeep.analysis.symbolize import Images, Symbolizer
     from perfkeep.formats.arrow import ArrowTable
 
 _TYPE_SIZE = struct.Struct("=IHH")
@@ -46,8 +46,11 @@ class _Context:
     large as the file would lie there until the garbage collector comes.
     """
 
-    def __init__(self, file: PerfData, others: Ints, kallsyms: Callable[[], bytes]) -> None:
+    def __init__(
+        self, file: PerfData, others: Ints, kallsyms: Callable[[], bytes], images: Images | None
+    ) -> None:
         self._file, self._others, self._kallsyms = file, others, kallsyms
+        self._images = images
         self._last_host: Column | None = None
 
     def others(self) -> Iterator[tuple[int, memoryview]]:
@@ -99,7 +102,7 @@ class _Context:
     def symbolizer(self) -> Symbolizer:
         from perfkeep.analysis.naming import symbolizer
 
-        return symbolizer(self._file, self.told, self._kallsyms)
+        return symbolizer(self._file, self.told, self._kallsyms, self._images)
 
     def kernel_place(self, address: int, offset: bool) -> str:
         from perfkeep.analysis.mappings import KERNEL
@@ -139,11 +142,14 @@ class Data:
         remarks: what answers so far do not show, and why, a sentence each.
     """
 
-    def __init__(self, file: PerfData, kallsyms: Callable[[], bytes] = bytes) -> None:
+    def __init__(
+        self, file: PerfData, kallsyms: Callable[[], bytes] = bytes, images: Images | None = None
+    ) -> None:
         """
         Args:
             kallsyms: gives what /proc/kallsyms says, if it may be of the kernel that ran then; it
                 is asked when functions are named, and not used where the file shows that it is not.
+            images: see Symbolizer.
         """
         self.file = file
         self.remarks: list[str] = []
@@ -163,7 +169,7 @@ class Data:
         except Unaligned:  # perf inject -b writes such records
             self.file = file = file.repacked()
             self._decoded = decode(file.data, kinds)
-        self._context = _Context(file, self._decoded.others, kallsyms)
+        self._context = _Context(file, self._decoded.others, kallsyms, images)
         self.lost = self._decoded.lost
         self.unknown = self._decoded.unknown
         self.unread_bytes = len(file.data) - self._decoded.end + file.unread

@@ -8,10 +8,11 @@ import re
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 
 from perfkeep.abi.perf_data import Feature
 from perfkeep.analysis.mappings import KERNEL_PATH, Mappings
-from perfkeep.analysis.symbolize import Symbolizer
+from perfkeep.analysis.symbolize import Images, Symbolizer
 from perfkeep.errors import DataError
 from perfkeep.formats.perf_data.build_ids import build_ids
 from perfkeep.formats.perf_data.reader import PerfData
@@ -25,20 +26,26 @@ def symbolizer(
     file: PerfData,
     records: Iterable[tuple[int, memoryview, int]],
     kallsyms: Callable[[], bytes],
+    images: Images | None = None,
 ) -> Symbolizer:
     """
     Args:
         records: see Mappings.
         kallsyms: gives what /proc/kallsyms says here; not used where the file is of another boot.
+        images: see Symbolizer.
     """
     mappings = Mappings(records)
     section = file.features.get(Feature.BUILD_ID)
     ids = build_ids(section) if section is not None else {}
     text = kallsyms()
     same = boot.same_boot(_recorded(file, mappings, ids), boot.here(_texts(text)), _wall_ns(file))
-    kernel = from_kallsyms(text) if same else None
+    kernel = _kernel(text) if same else None
     ours = _text(file, Feature.VERSION).startswith("perfkeep ")
-    return Symbolizer(mappings, kernel, ids, same, ours)
+    return Symbolizer(mappings, kernel, ids, same, ours, images)
+
+
+#: A reader that follows a recording has a data set at each look, and the same text for all.
+_kernel = lru_cache(maxsize=1)(from_kallsyms)
 
 
 def _recorded(file: PerfData, mappings: Mappings, ids: dict[str, str]) -> boot.Boot:

@@ -61,6 +61,10 @@ class Place(NamedTuple):
     in_file: int
 
 
+#: By path, build id, inode, device and start of the mapping; None: there is no such file here.
+Images = dict[tuple[str, str, int, int, int], Image | None]
+
+
 class Symbolizer:
     """Names functions.
 
@@ -71,6 +75,7 @@ class Symbolizer:
             `kernel` nor what is known of processes here is used.
         exact: whether build_ids are of the very files that were mapped. perf reads them by path when
             it ends, where another file may lie.
+        images: files that another symbolizer has read; this one adds those that it reads.
 
     Attributes:
         replaced: paths of mapped files where another file lies now.
@@ -79,6 +84,7 @@ class Symbolizer:
     def __init__(
         self, mappings: Mappings, kernel: SymbolTable | None = None,
         build_ids: dict[str, str] | None = None, same_boot: bool = False, exact: bool = False,
+        images: Images | None = None,
     ) -> None:  # fmt: skip
         self.mappings = mappings
         self.kernel = kernel if same_boot else None
@@ -86,7 +92,7 @@ class Symbolizer:
         self.same_boot = same_boot
         self.exact = exact
         self.replaced: set[str] = set()
-        self._images: dict[tuple[str, str, int, int, int], Image | None] = {}
+        self._images: Images = {} if images is None else images
         self._roots: dict[int, str] = {}
         self._jitted: dict[tuple[int, str], tuple[SymbolTable, str] | None] = {}
 

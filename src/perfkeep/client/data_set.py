@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from perfkeep.analysis import data
 from perfkeep.analysis.data import Data
+from perfkeep.analysis.symbolize import Images
 from perfkeep.formats.perf_data import PerfData
 
 Kallsyms = Callable[[], bytes]
@@ -36,10 +37,11 @@ def read(path: str) -> Data:
     return data.read(path, kallsyms)
 
 
-def data_set(file: PerfData, symbols: Kallsyms = kallsyms) -> Data:
+def data_set(file: PerfData, symbols: Kallsyms = kallsyms, images: Images | None = None) -> Data:
     """The same of a file that is parsed already.
 
     Args:
         symbols: reads /proc/kallsyms, for who does it once for many data sets.
+        images: the files whose symbols have been read, likewise.
     """
-    return Data(file, symbols)
+    return Data(file, symbols, images)

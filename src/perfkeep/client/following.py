@@ -21,6 +21,7 @@ from typing import Literal
 from perfkeep import records
 from perfkeep.abi.perf_event import DATA_HEAD_OFFSET, Attr, ClockId, Flag
 from perfkeep.analysis.data import Data
+from perfkeep.analysis.symbolize import Images
 from perfkeep.client.connection import Connection, again
 from perfkeep.client.data_set import data_set, kallsyms
 from perfkeep.client.event import reopen
@@ -35,6 +36,8 @@ _HEAD = struct.Struct("=Q")
 _MASK64 = (1 << 64) - 1
 #: How often to ask whether a quiet recording is still there.
 _ASK_EVERY_S = 1.0
+#: Files whose symbols a reader keeps from one look to the next.
+_MOST_IMAGES = 256
 
 
 class Place:
@@ -121,6 +124,7 @@ class Follower:
         self._asks_at = 0.0
         self._mapped: dict[int, _Mapped] = {}
         self._kallsyms: Callable[[], bytes] = cache(kallsyms)
+        self._images: Images = {}
         # Whoever may not look is told so now.
         connection, begun, told = again(lambda: begin(name, system))
         connection.close()
@@ -205,9 +209,11 @@ class Follower:
         ]
         if not rings:
             return None
+        if len(self._images) > _MOST_IMAGES:
+            self._images.clear()
         out = io.BytesIO()
         write_snapshot(out, about.events, rings, about.host(), Window(), list(sys.argv), told)
-        return data_set(parse(memoryview(out.getvalue())), self._kallsyms)
+        return data_set(parse(memoryview(out.getvalue())), self._kallsyms, self._images)
 
     def _read(self, connection: Connection, index: int, cpu: int) -> tuple[bytes, int, int]:
         if cpu in self._mapped:
