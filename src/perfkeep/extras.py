@@ -18,6 +18,9 @@ MODULES = {
     "lines": ("symbolic",),
 }
 
+#: Modules of no extra that methods of the library return objects of.
+FRAMES = ("pandas", "polars")
+
 
 def extra_of(module: str) -> str | None:
     """The extra that installs a module; None: none does."""
@@ -33,14 +36,18 @@ def missing(module: str, extra: str) -> PerfkeepError:
 
 @contextmanager
 def needed() -> Iterator[None]:
-    """Raise a PerfkeepError for a module of an extra that is missing inside."""
+    """Raise a PerfkeepError for a module of an extra, or of FRAMES, that is missing inside."""
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = extra_of(error.name or "")
+        module = error.name or ""
+        if module in FRAMES:
+            message = f"this needs {module}, which is not installed"
+            raise PerfkeepError(errno.ENOPKG, message, hint=package_command(module)) from error
+        extra = extra_of(module)
         if extra is None:
             raise
-        raise missing(error.name or "", extra) from error
+        raise missing(module, extra) from error
 
 
 def install_command(extra: str) -> str:
@@ -53,13 +60,43 @@ def install_command(extra: str) -> str:
     else:
         requirement = f"perfkeep[{extra}] @ {source}"
     words = ["--editable", requirement] if editable else [requirement]
-    if os.path.exists(f"{sys.prefix}/uv-receipt.toml"):
+    if _by_uv_tool():
         return shlex.join(["uv", "tool", "install", *words])
-    if os.path.exists(f"{sys.prefix}/pipx_metadata.json"):
+    if _by_pipx():
         return shlex.join(["pipx", "install", "--force", *words])
+    return shlex.join([*_installer(), *words])
+
+
+def package_command(package: str) -> str:
+    """The command that adds another package to the environment that perfkeep is in."""
+    if _by_pipx():
+        return shlex.join(["pipx", "inject", "perfkeep", package])
+    if _by_uv_tool():
+        return shlex.join(["uv", "pip", "install", "--python", sys.executable, package])
+    return shlex.join([*_installer(), package])
+
+
+def _by_uv_tool() -> bool:
+    return os.path.exists(f"{sys.prefix}/uv-receipt.toml")
+
+
+def _by_pipx() -> bool:
+    return os.path.exists(f"{sys.prefix}/pipx_metadata.json")
+
+
+def _installer() -> list[str]:
+    """The command that installs into this environment, without what it is to install."""
     if _metadata("INSTALLER").strip() == "uv" and shutil.which("uv"):
-        return shlex.join(["uv", "pip", "install", "--python", sys.executable, *words])
-    return shlex.join([sys.executable, "-m", "pip", "install", *words])
+        return ["uv", "pip", "install", "--python", sys.executable]
+    if not _has_pip() and shutil.which("pip"):  # as uv makes environments
+        return ["pip", "--python", sys.executable, "install"]
+    return [sys.executable, "-m", "pip", "install"]
+
+
+def _has_pip() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("pip") is not None
 
 
 def _metadata(name: str) -> str:

@@ -96,4 +96,4 @@ def test_a_recording_without_samples_yet_is_not_said_to_lack_addresses(
 ) -> None:
     perfkeep.start("idle", ["cpu-clock/freq=100/"], pid=os.getpid(), ring="4K", enable=False)
     got = cli(*verb, "idle")
-    assert got.code and "there are no samples yet" in got.err
+    assert got.code == 1 and "there are no samples yet" in got.err

@@ -62,6 +62,7 @@ def test_the_command_names_the_installer_and_the_source(
     monkeypatch.setattr(extras, "_metadata", files.__getitem__)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(extras, "_has_pip", lambda: True)
     if receipt:
         (tmp_path / receipt).write_text("")
     assert shlex.split(extras.install_command("analysis")) == [*program, *words]
@@ -73,6 +74,84 @@ def test_the_source_tree_itself_is_installed_where_nothing_was(
     monkeypatch.setattr(extras, "_metadata", lambda name: "")
     root = str(Path(perfkeep.__file__).parents[2])
     assert shlex.split(extras.install_command("lines"))[-2:] == ["--editable", f"{root}[lines]"]
+
+
+#: A source tree whose build needs nothing from an index.
+_PROJECT = """[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+_BACKEND = """
+import os
+
+def prepare_metadata_for_build_editable(directory, settings=None):
+    os.mkdir(f"{directory}/perfkeep-1.dist-info")
+    with open(f"{directory}/perfkeep-1.dist-info/METADATA", "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: perfkeep\\nVersion: 1\\nProvides-Extra: analysis\\n")
+    return "perfkeep-1.dist-info"
+
+def build_editable(*_, **__):
+    raise NotImplementedError
+
+prepare_metadata_for_build_wheel, build_wheel = prepare_metadata_for_build_editable, build_editable
+"""
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_the_command_runs_in_this_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, editable: bool
+) -> None:
+    source = tmp_path / "a source"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(_PROJECT)
+    (source / "backend.py").write_text(_BACKEND)
+    monkeypatch.setattr(extras, "_source", lambda: (str(source), editable))
+    words = shlex.split(extras.install_command("analysis"))
+    if "pip" not in words and words[1:3] != ["-m", "pip"]:
+        pytest.skip(f"{words[0]} has no dry run")
+    last = words.index("install") + 1
+    offline = "--offline" if words[0] == "uv" else "--no-index"
+    command = [*words[:last], "--dry-run", offline, *words[last:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("receipt", "words"),
+    [
+        ("", [*PIP, "pandas"]),
+        ("uv-receipt.toml", ["uv", "pip", "install", "--python", sys.executable, "pandas"]),
+        ("pipx_metadata.json", ["pipx", "inject", "perfkeep", "pandas"]),
+    ],
+)
+def test_a_package_is_added_by_the_installer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, receipt: str, words: list[str]
+) -> None:
+    monkeypatch.setattr(extras, "_metadata", lambda name: "")
+    monkeypatch.setattr(extras, "_has_pip", lambda: True)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    if receipt:
+        (tmp_path / receipt).write_text("")
+    assert shlex.split(extras.package_command("pandas")) == words
+
+
+@pytest.mark.parametrize("module", extras.FRAMES)
+def test_data_frames_name_the_package_that_is_missing(module: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "import perfkeep\n"
+        "try:\n"
+        f"    perfkeep.read(sys.argv[1]).to_{module}('cpu_clock')\n"
+        "except perfkeep.PerfkeepError as error:\n"
+        "    print(error, error.hint, sep='\\n')\n"
+    )
+    event = Assembler()
+    path = snapshot_of(tmp_path / "x.data", event, [event.sample(10)])
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    error, hint = done.stdout.splitlines()
+    assert f"needs {module}" in error, done.stderr
+    assert hint == extras.package_command(module)
 
 
 def test_a_module_of_no_extra_stays_an_error_of_python() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -339,12 +340,24 @@ class Data:
         )
 
     def to_pandas(self, name: str) -> Any:
-        """One table as a pandas.DataFrame, with the columns of `with_names`."""
+        """One table as a pandas.DataFrame, with the columns of `with_names`.
+
+        Raises:
+            PerfkeepError: ENOPKG: pandas is not installed.
+        """
+        with needed():
+            import_module("pandas")  # DuckDB's own error names no cure
+
         return self.sql(f'SELECT * FROM "{self.name_of(name)}"').df()
 
     def to_polars(self, name: str) -> Any:
-        """One table as a polars.DataFrame, with the columns of `with_names`."""
-        import polars
+        """One table as a polars.DataFrame, with the columns of `with_names`.
+
+        Raises:
+            PerfkeepError: ENOPKG: polars is not installed.
+        """
+        with needed():
+            import polars
 
         return polars.DataFrame(self.with_names(name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from perfkeep.abi.perf_event import Attr
 from perfkeep.analysis import chains, frame_pointers
 from perfkeep.analysis.symbolize import Function, Symbolizer
-from perfkeep.errors import UsageError
+from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.records.cells import behind, values
 from perfkeep.records.columns import Rows, Table
 
@@ -294,6 +295,6 @@ def default_event(data: Data) -> str:
     clocks = [one for one in able if one[1]] or able
     if not clocks:
         if not any(len(table) for table in data.tables.values()):
-            raise UsageError("there are no samples yet")
+            raise PerfkeepError(errno.ENODATA, "there are no samples yet")
         raise UsageError("no event of these samples records where they were taken")
     return max(clocks)[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from perfkeep.abi.perf_event import Flag, Type
 from perfkeep.abi.records import Record
 from perfkeep.analysis.sampled import facts, listed, sampled
-from perfkeep.errors import UsageError
+from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.formats import perfetto
 from perfkeep.formats.perfetto import Instant, Switch, Thread, Wakeup
 from perfkeep.records.cells import values
@@ -40,6 +41,7 @@ def trace(data: Data, event: str | None = None) -> Iterator[bytes]:
         event: only this one's samples; None: all.
 
     Raises:
+        PerfkeepError: ENODATA: there are no samples.
         UsageError: there is no such table, or none says when its samples were taken.
     """
     names = data.matching(event) if event else list(data.tables)
@@ -48,7 +50,7 @@ def trace(data: Data, event: str | None = None) -> Iterator[bytes]:
     tables = list(named.values())
     if not tables:
         if not any(len(data.tables[name]) for name in names):
-            raise UsageError("there are no samples yet")
+            raise PerfkeepError(errno.ENODATA, "there are no samples yet")
         raise UsageError("no event of these samples records when they were taken")
     threads, first = _threads(data, tables)
     wall = None if data.wall_offset_ns is None else first + data.wall_offset_ns

@@ -38,6 +38,8 @@ class Connection:
         self.watched = 0
         #: The id of the recording that an opener of ours works for; 0 for everybody else.
         self.opens_for = 0
+        #: The reason why its latest refused request was refused; "": none was.
+        self.refusal = ""
         self._out: deque[tuple[memoryview, list[OwnedFd]]] = deque()
 
     def expect_copies(self) -> None:

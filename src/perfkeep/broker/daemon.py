@@ -263,14 +263,13 @@ class Daemon:
             )
         self.service.employ(ours, recording.id)
 
-    def _opener_left(self, id: int) -> None:
-        """An opener has gone; if it never told how it went, it died."""
+    def _opener_left(self, id: int, refusal: str) -> None:
+        """An opener has gone; if it never reported a result, it was refused or died."""
         if id not in self.absence.sent:
             return
         recording = next((one for one in self.recordings.registry if one.id == id), None)
-        self.absence.done(
-            recording, id, f"its events could not be opened again; {self.where.log} says why"
-        )
+        reason = refusal or "the process that opens them ended before it reported a result"
+        self.absence.done(recording, id, f"its events could not be opened again: {reason}")
 
     # --- new code -------------------------------------------------------------------------------
 

@@ -68,7 +68,8 @@ class Service:
     Args:
         linger_s: with no recording and no client for this long, the instance ends.
         changed: called when a request may have changed what there is.
-        left: called with the id of a recording when the opener sent for it has gone.
+        left: called when an opener has gone, with the id of the recording it was sent for and the
+            reason why its last request was refused; "": none was.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Service:
         methods: Methods,
         linger_s: float,
         changed: Callable[[], None] = lambda: None,
-        left: Callable[[int], None] = lambda _: None,
+        left: Callable[[int, str], None] = lambda _, __: None,
     ) -> None:
         self.methods = methods
         self.linger_s = linger_s
@@ -254,6 +255,7 @@ class Service:
         try:
             result, fds = self.methods.call(connection, name, parameters)
         except Exception as error:
+            connection.refusal = str(error)
             if not isinstance(error, PerfkeepError):
                 say(f"{name} failed: {error!r}")
             return failure(error), []
@@ -281,4 +283,4 @@ class Service:
         self.connections.discard(connection)
         connection.close()
         if connection.opens_for:
-            self.left(connection.opens_for)
+            self.left(connection.opens_for, connection.refusal)

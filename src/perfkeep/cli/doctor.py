@@ -38,7 +38,7 @@ def _permissions(level: int) -> tuple[str, ...]:
         privileges.again_with("CAP_PERFMON")
         if os.access(privileges.LAUNCHER, os.X_OK)
         else privileges.launcher_for_group(),
-        privileges.as_root(*share, "--mode", "0640"),
+        privileges.as_root(*share, "--mode", "0640", "--system"),
         privileges.as_root("sysctl", f"kernel.perf_event_paranoid={level}"),
     )
     return tuple(filter(None, cures))

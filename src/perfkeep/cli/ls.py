@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from perfkeep.cli.common import age, as_json, missed, print_json, say, user_name
+from perfkeep.cli.common import age, as_json, missed, print_json, say, say_hint, user_name
 from perfkeep.cli.table import render
 from perfkeep.client.recording import infos
 from perfkeep.kernel.cpus import format_list
@@ -68,10 +68,12 @@ def run(options: argparse.Namespace) -> int:
         print_json([as_json(info) for info in found])
     elif found:
         print(render(HEADER, [_row(info) for info in found], right=(1, 3, 6)))
-        if any(map(missed, found)):
-            say("! something was missed; perfkeep show NAME tells what and when")
+        if marked := [info.name for info in found if missed(info)]:
+            say(f"! marks recordings that missed something: {', '.join(marked)}")
+            say_hint(f"perfkeep show {marked[0]}{' --system' * options.system}")
     else:
-        print("no recordings; start one with: perfkeep start NAME -e sched:sched_switch")
+        print("no recordings")
+        say_hint("perfkeep start NAME -e sched:sched_switch")
         _point_to_system(options.system)
     return 0
 
@@ -81,4 +83,5 @@ def _point_to_system(shown: bool) -> None:
     from perfkeep.client.instances import in_system
 
     if os.geteuid() and not shown and (count := len(in_system())):
-        say(f"root's instance has {count} that you may see: perfkeep ls --system")
+        say(f"root's instance has {count} that you may see")
+        say_hint("perfkeep ls --system")

@@ -133,12 +133,14 @@ class Taken:
 
 
 def _not_allowed(pid: int) -> KernelRefused:
-    words = (
-        f"the fds of process {pid} cannot be taken: that needs the right to trace it, which the "
-        "same user has if the process has no more capabilities, or CAP_SYS_PTRACE"
-    )
     held = "CAP_SYS_PTRACE" in privileges.held()
-    hint = "" if held else privileges.again_with("CAP_SYS_PTRACE")
+    if held:
+        why = "a security module, or the user namespace of one of both, forbids it"
+        hint = "adopt a process that you started: perf record -o FILE …, then perfkeep adopt PID"
+    else:
+        why = "it is another user's or has more capabilities, and CAP_SYS_PTRACE is not held"
+        hint = privileges.again_with("CAP_SYS_PTRACE")
+    words = f"process {pid} may not be traced: {why}"
     with suppress(OSError):
         scope = sysctl.read("kernel.yama.ptrace_scope")
         if scope != "0":

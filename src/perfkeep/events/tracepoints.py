@@ -8,7 +8,7 @@ from perfkeep.abi.perf_event import Attr, Type
 from perfkeep.errors import SpecError
 from perfkeep.events import modifiers, names, terms
 from perfkeep.events.found import Found
-from perfkeep.events.suggest import unknown
+from perfkeep.events.suggest import suggest, unknown
 from perfkeep.events.typed import Typed
 from perfkeep.kernel import tracefs
 from perfkeep.kernel.tracefs import Tracepoint
@@ -66,10 +66,12 @@ def _unknown(system: str, name: str) -> SpecError:
     text = f"{system}:{name}"
     inside = [f"{system}:{other}" for _, other in tracefs.names(system)]
     if inside:
-        return unknown(f"unknown event {text!r}: no such tracepoint in {system!r}", text, inside)
-    everything = [f"{a}:{b}" for a, b in tracefs.names()]
+        message = f"unknown event {text!r}: no such tracepoint in {system!r}"
+        return unknown(message, text, inside, f"ls {tracefs.root()}/events/{system}")
+    points = tracefs.names()
+    near = suggest(system, {other for other, _ in points})
+    everything = [f"{a}:{b}" for a, b in points if not near or a in near]
     if modifiers.KNOWN.issuperset(name):  # "cpu-clok:u" may be a misspelt event and a modifier
         everything += [f"{other}:{name}" for other in names.all_names()]
-    return unknown(
-        f"unknown event {text!r}: there is no tracepoint system {system!r}", text, everything
-    )
+    message = f"unknown event {text!r}: there is no tracepoint system {system!r}"
+    return unknown(message, text, everything, f"ls {tracefs.root()}/events")

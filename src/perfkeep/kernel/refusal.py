@@ -16,6 +16,9 @@ from perfkeep.kernel import privileges, sysctl
 from perfkeep.kernel.ring_limit import RingLimit, largest_ring, ring_limit
 from perfkeep.units import format_size
 
+#: Types of events that only a CPU's PMU counts, which virtual machines often lack.
+_OF_CPUS = (Type.HARDWARE, Type.HW_CACHE, Type.RAW)
+
 
 def of_ring(
     error: OSError, size: int, cpu_count: int, others: Mapping[str, int], pinned: int
@@ -90,7 +93,11 @@ def of_open(
         errno.EINVAL: "the kernel does not take this combination of settings",
         errno.E2BIG: "this kernel is older than the attributes asked for",
     }
-    return KernelRefused(number, f"{what}: {causes.get(number, os.strerror(number))}")
+    message = f"{what}: {causes.get(number, os.strerror(number))}"
+    hint = ""
+    if attr is not None and attr.type in _OF_CPUS and number in (errno.ENOENT, errno.ENODEV):
+        hint = "cpu-clock samples by time on every machine: -e cpu-clock"
+    return KernelRefused(number, message, hint=hint)
 
 
 def _not_permitted(number: int, what: str, tracepoint: bool, task: int) -> KernelRefused:

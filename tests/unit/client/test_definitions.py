@@ -107,7 +107,7 @@ events = []
         "4: unknown key 'filtr'; did you mean filter?",
         "5: 'freq=x' needs a number of up to 64 bits; write it like freq=100 or freq=0x64",
         "5: unknown event 'sched:sched_swich': no such tracepoint in 'sched'; did you mean "
-        "sched:sched_switch, sched:sched_wakeup?",
+        "sched:sched_switch?",
         "7: unknown key 'rign'; did you mean ring?",
         '8: empty has no events; add some: events = ["sched:sched_switch"]',
         "9: '-x' cannot be a recording's name: up to 64 letters, digits, _ . and - (not first), "

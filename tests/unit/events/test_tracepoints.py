@@ -52,6 +52,14 @@ def test_a_misspelt_system_gets_close_tracepoints_of_all(tracing: Path) -> None:
     assert caught.value.suggestions[0] == "sched:sched_switch"
 
 
+@pytest.mark.parametrize("spec", ["nosuch:foo", "sched:zzz"])
+def test_where_nothing_is_close_the_hint_lists_what_there_is(tracing: Path, spec: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(spec)
+    command, directory = caught.value.hint.split()
+    assert command == "ls" and Path(directory).is_dir()
+
+
 def test_a_misspelt_event_with_a_modifier_is_not_taken_for_a_tracepoint_alone(
     tracing: Path,
 ) -> None:
