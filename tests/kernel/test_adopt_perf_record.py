@@ -122,6 +122,9 @@ def test_a_ring_that_is_full_says_what_it_lacks(
                 return snapshot.coverage.cpus[0].stopped
 
         eventually(stopped)
+    tailed = cli("tail", "taken", "--for", "2s", "--every", "100ms")
+    (line,) = [line for line in tailed.err.splitlines() if "do not overwrite and are full" in line]
+    assert "the rings of taken" in line and "samples, and none will come" in line
     for span in ([], ["--last", "1h"], ["--last", "1us"]):
         before = lost()
         done = cli("snapshot", "taken", "-o", tmp_path / "copy.data", *span)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import sys
 import time
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from perfkeep.cli.common import say, say_error, say_hint
 from perfkeep.cli.script import add_choice, chosen, text_of
-from perfkeep.errors import Unreachable, UsageError
+from perfkeep.client.recording import Recording
+from perfkeep.errors import BrokerError, Unreachable, UsageError
 from perfkeep.units import format_size, parse_duration
 
 if TYPE_CHECKING:
@@ -90,17 +92,50 @@ def _begin(options: argparse.Namespace, wanted: Wanted) -> tuple[Follower, Data 
         reach *= 8
 
 
+class _FullRings:
+    """Report once that nothing comes because rings are full; only rings that do not overwrite can be."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._reported = follower.overwrites
+        self._lost = 0 if self._reported else self._count()
+
+    def _count(self) -> int:
+        """Samples that the kernel had no room for; 0: the recording has just ended."""
+        try:
+            stat = Recording(self._follower.name).stat()
+        except BrokerError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return 0
+        return sum(event.lost for event in stat.events)
+
+    def silent(self) -> None:
+        """Look whether samples are lost instead, after a look that found none."""
+        if self._reported or self._follower.ended:
+            return
+        if (lost := self._count()) > self._lost:
+            self._reported = True
+            say(
+                f"the rings of {self._follower.name} do not overwrite and are full: the kernel had no room "
+                f"for {lost:,} samples, and none will come before their reader, if it lives, makes room"
+            )
+
+
 def _follow(
     follower: Follower, options: argparse.Namespace, wanted: Wanted, every: float, until: float
 ) -> None:
     """Print what comes, until the recording or the time is over."""
     # What was overwritten before the reader came is not its loss.
     lost, away = follower.lost_bytes, False
+    full = _FullRings(follower)
     while not follower.ended and (left := until - time.monotonic()) > 0:
         sys.stdout.flush()
         time.sleep(min(every, left))
         try:
             data, away = follower.poll(), False
+            if data is None:
+                full.silent()
         except Unreachable as error:
             if not away:
                 say_error(error)

@@ -134,6 +134,11 @@ class Follower:
         self._reach = None  # of a CPU that comes later, all is new
 
     @property
+    def overwrites(self) -> bool:
+        """False: the rings are those of an adopted reader, and stop when they are full."""
+        return self._known[0].recording.ring.overwrites
+
+    @property
     def lost_bytes(self) -> int:
         """Of records that were overwritten before this reader came to them."""
         return sum(place.lost_bytes for place in self.places.values())
