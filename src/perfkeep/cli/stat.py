@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
 from perfkeep.cli.common import print_json, recording_name, say, utc
 from perfkeep.cli.table import plain, render
@@ -95,6 +96,10 @@ def _table(events: list[EventCounts], throttled: Throttled | None) -> str:
         ["COUNT", "", "EVENT", "CPU-SECONDS", "LOST", ""],
         [_row(event) for event in events],
     )
+    specs = Counter(event.event for event in events)
+    for row, event in zip(rows, events, strict=True):
+        if specs[event.event] > 1:  # they may differ in filter or call chains
+            row[2] += f" (id {event.id})"
     if throttled is not None:
         header.insert(-1, "THROTTLED")
         for row, event in zip(rows, events, strict=True):

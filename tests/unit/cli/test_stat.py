@@ -22,6 +22,14 @@ def test_a_clock_is_printed_in_msec_as_by_perf_and_an_event_as_a_number() -> Non
     assert header.split() == ["COUNT", "EVENT", "CPU-SECONDS", "LOST"]
 
 
+def test_events_that_are_written_alike_are_told_apart_by_their_ids() -> None:
+    events = [EventCounts(number, "cpu-clock", []) for number in (1, 2)]
+    events.append(EventCounts(3, "page-faults", []))
+    _, first, second, third = stat._table(events, None).splitlines()
+    assert "cpu-clock (id 1)" in first and "cpu-clock (id 2)" in second
+    assert "id" not in third
+
+
 @pytest.mark.parametrize("value, off", [(500, True), (15_000, True), (990, False), (1001, False)])
 def test_a_clock_that_did_not_count_the_time_it_ran_is_reported(value: int, off: bool) -> None:
     assert stat._is_off(clock(value, 1000)) == off
