@@ -88,6 +88,36 @@ def test_a_group_that_needs_the_whole_machine_gets_the_capability_from_doctor(
         Path(privileges.LAUNCHER).unlink(missing_ok=True)
 
 
+@contextmanager
+def restored(name: str) -> Iterator[None]:
+    """The setting is put back."""
+    value = sysctl.read(name)
+    try:
+        yield
+    finally:
+        Path(f"/proc/sys/{name.replace('.', '/')}").write_text(value)
+
+
+def test_the_setting_that_doctor_names_last_lets_every_user_record_the_whole_machine(
+    guest: User,
+) -> None:
+    setting = doctor(guest, "the whole machine")["others"][-1]
+    with restored("kernel.perf_event_paranoid"):
+        assert guest.obey(setting).returncode == 0
+        done = guest.run(PERFKEEP, "start", "all", "-e", "cpu-clock/freq=10/")
+    assert done.returncode == 0, (setting, done.stderr)
+
+
+def test_an_event_that_this_machine_has_is_offered_where_no_pmu_counts(guest: User) -> None:
+    failed = guest.run(*OWN, "start", "cycles", "-e", "cycles:u")
+    if failed.returncode == 0:
+        pytest.skip("this machine's PMU counts cycles")
+    hint = guest.hinted(refused(failed, "no such event"))
+    words = hint.rpartition(": ")[2].split()
+    done = guest.run(*OWN, "start", "clock", *words)
+    assert done.returncode == 0, (hint, done.stderr)
+
+
 def doctor(guest: User, what: str) -> dict[str, Any]:
     findings = json.loads(guest.run(PERFKEEP, "doctor", "--json").stdout)
     return next(finding for finding in findings if finding["what"] == what)

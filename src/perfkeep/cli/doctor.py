@@ -32,8 +32,15 @@ def _permissions(level: int) -> tuple[str, ...]:
     """
     if not privileges.obtainable("CAP_PERFMON"):
         return (refusal.permission_hint(level),)
-    program = privileges.this_command()[0]
-    share = [program, "start", "NAME", "-e", "EVENT", "--group", group_name(os.getegid())]
+    share = [
+        *privileges.this_program(),
+        "start",
+        "NAME",
+        "-e",
+        "EVENT",
+        "--group",
+        group_name(os.getegid()),
+    ]
     cures = (
         privileges.again_with("CAP_PERFMON")
         if os.access(privileges.LAUNCHER, os.X_OK)

@@ -139,7 +139,14 @@ def launcher_for_group() -> str:
 
 def this_command() -> list[str]:
     """The command that started this process."""
+    return [*this_program(), *sys.argv[1:]]
+
+
+def this_program() -> list[str]:
+    """The command that started this process, without its arguments: the script, or
+    `python -m perfkeep`.
+    """
     script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     if os.path.isfile(script) and os.access(script, os.X_OK):
-        return [script, *sys.argv[1:]]
-    return [sys.executable, *sys.orig_argv[1:]]
+        return [script]
+    return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import socket
+from typing import NoReturn, cast
 
 import msgspec
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkeep.broker.methods import Methods
-from perfkeep.broker.service import failure, parse_call
+from perfkeep.broker.service import Service, failure, parse_call
 from perfkeep.errors import BrokerError, PerfkeepError
 from perfkeep.wire.framing import FAILED, Failed
 from perfkeep.wire.messages import INTERFACE, METHODS, SERVICE_METHODS, Named
@@ -102,3 +105,29 @@ def test_every_failure_reaches_the_client_as_errno_and_words(
     failed = msgspec.json.decode(reply.parameters, type=Failed)
     assert failed.errno == number
     assert words in failed.message
+
+
+def test_the_reason_why_an_opener_was_refused_comes_with_its_end() -> None:
+    class Refusing:
+        """Methods that refuse each request."""
+
+        class recordings:
+            @staticmethod
+            def bury() -> None: ...
+
+        def call(self, *_: object) -> NoReturn:
+            raise BrokerError(errno.EINVAL, "its slots do not fit")
+
+    left: list[tuple[int, str]] = []
+    service = Service(cast(Methods, Refusing()), 60, left=lambda *end: left.append(end))
+    ours, theirs = socket.socketpair()
+    with theirs:
+        service.employ(ours, 7)
+        theirs.sendall(json.dumps({"method": f"{INTERFACE}.GetMissing"}).encode() + b"\0")
+        service.step(10)
+        theirs.shutdown(socket.SHUT_WR)
+        service.step(10)
+    service.selector.close()
+    for fd in (service.wake_fd, service._wake_in, service._reserve):
+        os.close(fd)
+    assert left == [(7, "its slots do not fit")]
