@@ -13,10 +13,11 @@ from perfkeep.cli.main import VERBS
 
 SOURCE = Path(__file__).parents[2] / "src" / "perfkeep"
 
-#: The names of the exceptions that have a hint, and of the functions that make them.
+#: The names of the exceptions that have a hint, of the functions that make them, and of those that
+#: print or log a sentence.
 _MAKERS = re.compile(
     "UsageError|SpecError|KernelRefused|BrokerError|Unreachable|DataError|PerfkeepError"
-    "|Problem|Wrong|_?unknown|_cannot|_wrong"
+    "|Problem|Wrong|_?unknown|_cannot|_wrong|say|_complain"
 )
 _IMPERATIVES = (
     "add|adopt|ask|choose|convert|export|give|have|leave|look|make|mend|move|name|open|put|raise|read"
@@ -94,6 +95,7 @@ def test_no_message_of_an_error_contains_advice(path: Path) -> None:
         """return SpecError(f"unknown {x}, did you mean y?", x)""",
         """raise UsageError("no mode, like 0640")""",
         """raise PerfkeepError(1, f"the path {x} is too long; name it with PERFKEEP_SOCKET")""",
+        """say("! something was missed; perfkeep show NAME tells what")""",
         """text = f"{x} is full; make room"; raise PerfkeepError(1, text)""",
         """text = "no"; text += "; try again"; raise PerfkeepError(1, text)""",
     ],

@@ -291,7 +291,7 @@ class Daemon:
         The old keeper is in charge until the lock names the new one, and whoever is in charge
         starts a broker when this one dies; so it may die at any point.
         """
-        say(f"goes on with {code.package}, run by {code.python}")
+        say(f"goes on with {code.package} in {code.python}")
         self._let_finish()
         old, old_pid = self.recordings.keeper, self.keeper_pid
         try:

@@ -91,7 +91,7 @@ class Supervisor:
         try:
             asked = supervisors.listen(self.where)
         except OSError as error:
-            say(f"perfkeep adopt will have to be told what is opened here: {error}")
+            say(f"the events opened here cannot be looked up by name when adopted: {error}")
             self._answer_all()
             return
         threading.Thread(target=self._tell, args=(asked,), daemon=True).start()
