@@ -150,3 +150,12 @@ def test_stock_perf_reads_the_records_beside_the_samples(tmp_path: Path) -> None
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stderr == "" and done.stdout.count("PERF_RECORD_SWITCH IN") >= 300
+
+
+def test_the_views_find_a_tracepoint_that_was_renamed() -> None:
+    with sleeper() as (process, pid):
+        recording = perfkeep.start("some", [f"{SWITCH}/name=foo/"], pid=pid, ring="1M")
+        nap(process)
+        with recording.snapshot() as snapshot:
+            data = snapshot.tables()
+    assert SWITCH not in data.tables and naps(data)
