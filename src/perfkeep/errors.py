@@ -94,3 +94,20 @@ class DataError(PerfkeepError):
     ) -> None:
         super().__init__(errno, message, hint=hint)
         self.offset = offset
+
+
+class Note(str):
+    """A sentence on what was done otherwise than asked.
+
+    Attributes:
+        hint: one command or one sentence that cures it; empty where no cure is known.
+    """
+
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: OSError, what: str) -> Note:
+        """`what` failed with an error, whose hint the note has."""
+        note = cls(f"{what}: {error.strerror or error}")
+        note.hint = getattr(error, "hint", "")
+        return note

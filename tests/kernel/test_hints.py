@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from perfkeep.cli.common import say_note
+from perfkeep.client import sideband
+from perfkeep.errors import KernelRefused
 from perfkeep.kernel import privileges, sysctl
 from perfkeep.testing.requirements import Need, perf_events, requires, root
+from perfkeep.wire import messages
 from support.user import PERFKEEP, User
 
 paranoid = Need(
@@ -184,6 +189,22 @@ def test_where_no_ring_fits_the_hint_ends_the_largest_recording(guest: User) -> 
     assert hint == "perfkeep claim first"
     assert guest.obey(hint).returncode == 0
     assert start("second").returncode == 0
+
+
+def test_a_note_on_what_is_not_named_has_its_cure_below_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> KernelRefused:
+        return KernelRefused(errno.EPERM, "not permitted", hint="perfkeep claim first")
+
+    monkeypatch.setattr(sideband, "_add", refuse)
+    monkeypatch.setattr(sideband, "kind_for", lambda kinds: kinds)
+    (note,) = sideband.add("x", [], messages.Target(), [])
+    say_note(note)
+    assert capsys.readouterr().err == (
+        "perfkeep: processes that end are not named in snapshots: not permitted\n"
+        "hint: perfkeep claim first\n"
+    )
 
 
 def test_the_default_ring_fits_again_after_a_recording_has_ended(guest: User) -> None:

@@ -10,7 +10,7 @@ from perfkeep.cli.common import (
     print_events,
     raise_fd_limit,
     recording_name,
-    say,
+    say_note,
 )
 from perfkeep.client.recording import Recording
 
@@ -25,6 +25,6 @@ def run(options: argparse.Namespace) -> int:
     recording = Recording(options.name)
     ids = recording.add(need_events(options), call_chains=options.call_graph)
     for note in recording.notes:
-        say(note)
+        say_note(note)
     print_events(f"{options.name} now records", [e for e in recording.info.events if e.id in ids])
     return 0

@@ -10,7 +10,7 @@ from perfkeep.cli.common import (
     print_made,
     process_id,
     raise_fd_limit,
-    say,
+    say_note,
 )
 
 
@@ -30,6 +30,6 @@ def run(options: argparse.Namespace) -> int:
     raise_fd_limit()
     recording = adopt(options.pid, options.name, options.events or [])
     for note in recording.notes:
-        say(note)
+        say_note(note)
     print_made(recording.info)
     return 0

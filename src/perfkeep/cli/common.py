@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from perfkeep.errors import PerfkeepError
+from perfkeep.errors import Note, PerfkeepError
 from perfkeep.wire.messages import EventInfo, RecordingInfo, Target
 
 
@@ -155,6 +155,13 @@ def say(text: str) -> None:
 def say_hint(text: str) -> None:
     """The cure of what `say` reported."""
     print(f"hint: {text}", file=sys.stderr)
+
+
+def say_note(note: str) -> None:
+    """Report what was done otherwise than asked, and its hint."""
+    say(printable(note))
+    if isinstance(note, Note) and note.hint:
+        say_hint(printable(note.hint))
 
 
 def say_error(error: OSError, of: str = "") -> None:

@@ -7,7 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from perfkeep.cli.check import add_paths, say_nothing_defined
-from perfkeep.cli.common import printable, raise_fd_limit, say, say_error, say_hint
+from perfkeep.cli.common import printable, raise_fd_limit, say, say_error, say_hint, say_note
 from perfkeep.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _start(definition: Definition) -> bool:
         say_error(error, f"{definition.path}:{definition.line}: {name}")
         return False
     for note in started.notes:
-        say(printable(note))
+        say_note(note)
     if started.recording is not None:
         print(f"{name} has been started")
     return True

@@ -13,7 +13,7 @@ from perfkeep.cli.common import (
     print_made,
     process_id,
     raise_fd_limit,
-    say,
+    say_note,
 )
 
 
@@ -65,6 +65,6 @@ def run(options: argparse.Namespace) -> int:
         sideband=not options.no_sideband,
     )
     for note in recording.notes:
-        say(note)
+        say_note(note)
     print_made(recording.info, last=" --last 10s")
     return 0

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from perfkeep.broker.registry import check_name
 from perfkeep.client import opening, recording, toml_lines
 from perfkeep.client.definition_keys import KEYS, Wrong, string
-from perfkeep.errors import KernelRefused, PerfkeepError, UsageError
+from perfkeep.errors import KernelRefused, Note, PerfkeepError, UsageError
 from perfkeep.events import suggest
 from perfkeep.kernel import privileges
 
@@ -168,7 +168,7 @@ class Definition:
             except PerfkeepError as error:
                 if error.errno not in _LACKS:
                     raise
-                notes.append(f"{self.name} goes without {_event_of(spec)}: {error}")
+                notes.append(Note.of(error, f"{self.name} goes without {_event_of(spec)}"))
         return tuple(found), tuple(notes)
 
 

@@ -15,6 +15,7 @@ from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, Sample, Software, Type
 from perfkeep.abi.records import SAMPLE_ID_WORDS, SAMPLE_WORDS, bits, word_count
 from perfkeep.client import opening
 from perfkeep.client.connection import Connection, call
+from perfkeep.errors import Note
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.synthesized import process
 from perfkeep.kernel import procfs
@@ -132,18 +133,19 @@ def add(
 ) -> list[str]:
     """Have a recording that has begun know of processes. Gives notes on why it cannot."""
     kind = kind_for(kinds)
-    problem = "its events do not say when they were"
+    unnamed = "processes that end are not named in snapshots"
 
     def ask(method: str, parameters: msgspec.Struct, fds: list[OwnedFd]) -> None:
         call(method, parameters, fds, system=system)
 
-    if kind is not None:
-        problem = _add(ask, name, kind, target, cpus)
-    return [f"processes that end are not named in snapshots: {problem}"] if problem else []
+    if kind is None:
+        return [f"{unnamed}: its events do not say when they were"]
+    error = _add(ask, name, kind, target, cpus)
+    return [Note.of(error, unnamed)] if error else []
 
 
 def add_again(broker: Connection, missing: messages.Missing) -> str:
-    """The same for what an opener is told to open."""
+    """Do the same for what an opener is to open. Gives the reason why it cannot."""
     if missing.sideband is None or not missing.sideband_cpus:
         return ""
 
@@ -151,7 +153,8 @@ def add_again(broker: Connection, missing: messages.Missing) -> str:
         broker.stage(fds)
         broker.call(method, parameters, messages.Nothing)
 
-    return _add(ask, missing.name, missing.sideband, missing.target, missing.sideband_cpus)
+    error = _add(ask, missing.name, missing.sideband, missing.target, missing.sideband_cpus)
+    return (error.strerror or str(error)) if error else ""
 
 
 def _add(
@@ -160,7 +163,7 @@ def _add(
     kind: messages.Kind,
     target: messages.Target,
     cpus: Sequence[int],
-) -> str:
+) -> OSError | None:
     fds: list[OwnedFd] = []
     try:
         kind, on, fds = open_sideband(kind, target, cpus)
@@ -168,8 +171,8 @@ def _add(
         with scan(kind, target) as file:
             ask("AddProcesses", messages.Named(name), [file])
     except OSError as error:
-        return error.strerror or str(error)
+        return error
     finally:
         for fd in fds:
             fd.close()
-    return ""
+    return None
