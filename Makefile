@@ -29,7 +29,7 @@ help:
 	@echo 'make soak    churn, and what memory and fds of the daemons do meanwhile   (FOR=1h)'
 	@echo 'make demo    the main job, on the real events of this machine'
 	@echo 'make bench   each figure beside its peer'
-	@echo 'make system  perf, groff, a C compiler, headers, Chromium, go, by apt-get, if missing (root)'
+	@echo 'make system  perf, groff, bwrap, a C compiler, headers, Chromium, go, by apt-get, if missing (root)'
 	@echo 'make cpython a CPython with frame pointers, for the test that needs one (Debian)'
 	@echo 'make lock    write uv.lock anew, with the newest versions'
 	@echo 'make clean   away with all that these made'
@@ -63,6 +63,7 @@ system:
 	groff --version >/dev/null 2>&1 || missing="$$missing groff-base"; \
 	command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null \
 	  || missing="$$missing chromium-headless-shell"; \
+	bwrap --version >/dev/null 2>&1 || missing="$$missing bubblewrap"; \
 	go tool -n pprof >/dev/null 2>&1 || missing="$$missing golang-go"; \
 	echo '#include <linux/perf_event.h>' | cc -E - >/dev/null 2>&1 \
 	  || missing="$$missing gcc libc6-dev"; \

@@ -17,6 +17,7 @@ from perfkeep.client import sysfs
 from perfkeep.errors import PerfkeepError
 from perfkeep.kernel import cpus
 from perfkeep.testing.requirements import (
+    bubblewrap,
     cpu_hotplug,
     overlay,
     perf_events,
@@ -25,6 +26,7 @@ from perfkeep.testing.requirements import (
     tracefs,
 )
 from perfkeep.wire.instance import current
+from support.commands import Cli
 from support.instance import Running
 from support.waiting import Eventually
 
@@ -75,18 +77,59 @@ def test_an_entry_is_there_from_unclaim_to_claim(tree: Path) -> None:
         assert entries(tree) == {}
 
 
-def test_one_kind_has_the_recording_s_name_and_several_have_one_each(tree: Path) -> None:
-    recording = perfkeep.start("flight", ["cpu-clock/freq=99/"], ring="64K")
-    assert entries(tree) == {"flight": "id=0x1,lenient=1"}
-    recording.add(["sched:sched_switch"])
-    assert entries(tree) == {
-        "flight.cpu-clock": "id=0x1,lenient=1",
-        "flight.sched_sched_switch": "id=0x2,lenient=1",
+def test_a_name_means_the_same_kind_whatever_joins_and_leaves(
+    tree: Path, running: Running, eventually: Eventually
+) -> None:
+    recording = perfkeep.start("my-flight", ["cpu-clock/freq=99/"], ring="64K")
+    first = {"my_flight": "id=0x1,lenient=1", "my_flight.cpu_clock": "id=0x1,lenient=1"}
+    assert entries(tree) == first
+    recording.add(["sched:sched_switch", "cpu-clock/freq=9/"])
+    joined = {
+        "my_flight.sched_sched_switch": "id=0x2,lenient=1",
+        "my_flight.cpu_clock.3": "id=0x3,lenient=1",
     }
-    recording.remove(["sched:sched_switch"])
-    assert list(entries(tree)) == ["flight"]
+    assert entries(tree) == first | joined
+    recording.remove([2])
+    del joined["my_flight.sched_sched_switch"]
+    assert entries(tree) == first | joined
+    recording.remove([1])
+    assert entries(tree) == joined
+    before = running.pids()[0]
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: running.pids()[0] != before)
+    recording.add(["page-faults"])
+    assert entries(tree) == joined | {"my_flight.page_faults": "id=0x4,lenient=1"}
     recording.claim()
     assert entries(tree) == {}
+
+
+def test_recordings_whose_names_become_one_are_told_apart(tree: Path) -> None:
+    perfkeep.start("a-b", ["cpu-clock"], ring="64K")
+    perfkeep.start("a_b", ["cpu-clock"], ring="64K")
+    assert entries(tree) == {
+        "a_b": "id=0x1,lenient=1",
+        "a_b.cpu_clock": "id=0x1,lenient=1",
+        "a_b.2": "id=0x2,lenient=1",
+        "a_b.cpu_clock.2": "id=0x2,lenient=1",
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["sched_switch", "sched", "software", "persistent", "cycles", "r1a8"]
+)
+def test_a_word_that_perf_knows_is_no_name(tree: Path, name: str, cli: Cli) -> None:
+    perfkeep.start(name, ["cpu-clock", "page-faults"], ring="64K")
+    assert set(entries(tree)) == {f"{name}.cpu_clock", f"{name}.page_faults"}
+    assert "\nperf " not in cli("show", name).out
+
+
+def test_show_prints_the_arguments_for_perf(tree: Path, cli: Cli) -> None:
+    perfkeep.start("flight", ["cpu-clock", "sched:sched_switch"], ring="64K")
+    lines = cli("show", "flight").out.splitlines()
+    assert "perf     -e persistent/flight/, the first of 2" in lines
+    assert [line.split()[-1] for line in lines[-2:]] == [
+        "persistent/flight.cpu_clock/", "persistent/flight.sched_sched_switch/",
+    ]  # fmt: skip
 
 
 def test_an_entry_has_owner_and_mode_of_its_recording(tree: Path) -> None:
@@ -104,7 +147,7 @@ def test_the_tree_is_right_again_after_the_broker_was_killed(
     before = running.pids()[0]
     os.kill(before, signal.SIGKILL)
     eventually(lambda: running.pids()[0] != before)
-    eventually(lambda: list(entries(tree)) == ["flight"])
+    eventually(lambda: set(entries(tree)) == {"flight", "flight.cpu_clock"})
 
 
 def test_a_tree_that_was_deleted_comes_back_and_disturbs_no_recording(tree: Path) -> None:
@@ -113,7 +156,7 @@ def test_a_tree_that_was_deleted_comes_back_and_disturbs_no_recording(tree: Path
     perfkeep.start("first", ["cpu-clock"], ring="64K")
     shutil.rmtree(tree)
     perfkeep.start("second", ["cpu-clock"], ring="64K")
-    assert set(entries(tree)) == {"first", "second"}
+    assert {"first", "second"} < set(entries(tree))
 
 
 def test_a_tree_that_cannot_be_written_disturbs_no_recording(tree: Path) -> None:
@@ -182,6 +225,55 @@ def test_another_instance_s_view_is_not_covered_up(tree: Path, tmp_path: Path) -
     assert "another instance" in said[0] and said[1:] == ["hint: perfkeep umount", "2"]
 
 
+#: Prints mode, owner, labels and target of all in the folder of PMUs, our own left out.
+ATTRIBUTES = f"""
+import os
+for path in [{str(DEVICES)!r}, *sorted(os.scandir({str(DEVICES)!r}), key=lambda entry: entry.name)]:
+    if os.path.basename(path) != "persistent":
+        at = os.lstat(path)
+        link = os.readlink(path) if os.path.islink(path) else ""
+        print(os.fspath(path), oct(at.st_mode), at.st_uid, at.st_gid, os.listxattr(path), link)
+"""
+
+
+@requires(root, overlay)
+@pytest.mark.parametrize("user", ["", "setpriv --reuid 65534 --regid 65534 --clear-groups "])
+@pytest.mark.parametrize("umask", ["022", "077"])
+def test_the_folder_of_the_pmus_stays_as_it_is(
+    tree: Path, tmp_path: Path, user: str, umask: str
+) -> None:
+    program = tmp_path / "look.py"
+    program.write_text(ATTRIBUTES)
+    look = f"{user}/usr/bin/python3 -I - <{program}"
+    said = perfkeep_in_private(
+        f"umask {umask}", look, "echo --", "$pk mount >/dev/null", look, "echo --",
+        "$pk umount >/dev/null", look, "echo --", f"$pk exec -- sh -c '{look}'",
+    )  # fmt: skip
+    before, during, after, inside = "\n".join(said).split("\n--\n")
+    assert len(before.splitlines()) > 3
+    assert during == after == inside == before
+
+
+#: Mounts a sysfs in a user namespace of its own, as rootless containers do.
+ROOTLESS = {
+    "unshare": "unshare -Urnm sh -c 'mount -t sysfs none {0} && echo mounted'",
+    "bwrap": "bwrap --unshare-all --dev-bind / / sh -c 'unshare -Urnm mount -t sysfs none {0} && echo mounted'",
+}
+
+
+@requires(root, overlay, bubblewrap)
+@pytest.mark.parametrize("way", ROOTLESS)
+def test_user_namespaces_can_still_mount_sysfs(tree: Path, tmp_path: Path, way: str) -> None:
+    rootless = "setpriv --reuid 65534 --regid 65534 --clear-groups " + ROOTLESS[way]
+    place = f"/tmp/perfkeep-sysfs-{os.getpid()}"
+    command = rootless.format(place)
+    said = perfkeep_in_private(
+        f"mkdir {place}", f"trap 'rmdir {place}' EXIT", command, "$pk mount >/dev/null", command,
+        "$pk umount >/dev/null", "grep -c uncovered /proc/mounts || true", f"$pk exec -- {command}",
+    )  # fmt: skip
+    assert said == ["mounted", "mounted", "0", "mounted"]
+
+
 def test_umount_without_mount_says_so() -> None:
     if not sysfs.LITERAL.exists():
         assert sysfs.umount_from_literal_path() is False
@@ -203,7 +295,7 @@ def test_the_second_sysfs_has_all_that_the_first_has(instance: Path) -> None:
     second = root_path / "bus/event_source/devices"
     assert set(os.listdir(second)) == {*os.listdir(DEVICES), "persistent"}
     assert (second / "software/type").read_text() == (DEVICES / "software/type").read_text()
-    assert entries(second / "persistent") == {"flight": "id=0x1,lenient=1"}
+    assert entries(second / "persistent")["flight"] == "id=0x1,lenient=1"
 
 
 @pytest.fixture(autouse=True)

@@ -263,10 +263,8 @@ class Recordings:
         """Let the kinds be found, and let them run."""
         for kind in kinds:
             self.registry.add_kind(recording, kind)
-        for kind in kinds:
-            for event in kind.events:
-                if enable:
-                    fcntl.ioctl(event.fd.fileno(), Ioctl.ENABLE, 0)
+        for event in [event for kind in kinds if enable for event in kind.events]:
+            fcntl.ioctl(event.fd.fileno(), Ioctl.ENABLE, 0)
 
     def _unpublish(self, recording: Recording, kinds: list[KindOfEvent]) -> None:
         for kind in kinds:
@@ -301,8 +299,7 @@ class Recordings:
         with self.changing(recording):
             recording.enabled = on
         if on:
-            # perf pauses the rings of `--overwrite` when it ends, and nobody else would go on.
-            for ring in recording.rings.values():
+            for ring in recording.rings.values():  # perf pauses those of --overwrite when it ends
                 fcntl.ioctl(ring.owner.fileno(), Ioctl.PAUSE_OUTPUT, 0)
         for event in recording.events():
             fcntl.ioctl(event.fd.fileno(), Ioctl.ENABLE if on else Ioctl.DISABLE, 0)

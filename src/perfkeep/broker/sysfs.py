@@ -3,7 +3,9 @@
     type          the number for attr.type
     format/       id, lenient: where their values go in an attr
     cpumask       the CPUs that are online
-    events/NAME   the terms of each kind of event, with owner and mode of its recording
+    events/NAME.KIND
+                  the terms of each kind of event, with owner and mode of its recording
+    events/NAME   the same for the first kind, unless perf knows the word otherwise
 
 `perfkeep mount` shows it in /sys. A view that cannot be written disturbs no recording. Guests see the
 names of all recordings in it while one is shared, as in any sysfs; what a file says is for those
@@ -14,15 +16,17 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from contextlib import suppress
 
 from perfkeep.abi.perf_event import PERF_TYPE_PERSISTENT
-from perfkeep.broker.registry import Recording, Registry
+from perfkeep.broker.registry import KindOfEvent, Recording, Registry
 from perfkeep.kernel import cpus
+from perfkeep.kernel.perf_words import is_word
 
 #: What perf's parser takes for the name of an event (tools/perf/util/parse-events.l).
 _FIRST = re.compile(r"[A-Za-z_]")
-_OTHER = re.compile(r"[^A-Za-z0-9_.-]")
+_OTHER = re.compile(r"[^A-Za-z0-9_.]")  # until 6.4, perf makes two words of one with "-"
 
 # Words that mean something between the slashes of persistent/…/ already, and endings of files
 # that tell perf how to print an event.
@@ -64,31 +68,27 @@ _FORMATS = {"id": "config:0-63", "lenient": "config1:0"}
 
 
 def entry_name(text: str) -> str:
-    """The text in letters that perf takes for an event's name."""
+    """The text in letters that every perf takes for one word, the name of an event."""
     name = _OTHER.sub("_", text)
     if not _FIRST.match(name) or name.lower() in _TAKEN:
         name = "_" + name
     return name + "_" if name.endswith(_ENDINGS) else name
 
 
-def entries(recording: Recording) -> dict[str, int]:
-    """Name → id of each kind: one alone has the recording's name, several are NAME.EVENT.
+def entries(recording: Recording, kind: KindOfEvent) -> list[str]:
+    """Names for a kind of event: NAME.KIND, and NAME for the first of its recording.
 
-    What an ioctl made persistent is listed under its number, as in the 2014 series, and once
-    more as perf takes it: "5" and "_5".
+    They depend on nothing that joins or leaves. What an ioctl made persistent is listed under its
+    number, as in the 2014 series, and once more as perf takes it: "5" and "_5".
     """
-    kinds = list(recording.kinds.values())
-    if len(kinds) == 1:
-        found = {entry_name(recording.name): kinds[0].id}
-        return found | ({recording.name: kinds[0].id} if recording.name.isdecimal() else {})
-    found = {}
-    for kind in kinds:
-        name = entry_name(f"{recording.name}.{kind.kind.name.replace('.', '_')}")
-        # perf does not tell upper case from lower.
-        if name.lower() in map(str.lower, found):
-            name = f"{name}.{kind.id}"
-        found[name] = kind.id
-    return found
+    if recording.name.isdecimal():
+        return [recording.name, entry_name(recording.name)]
+    word = kind.kind.name.replace(".", "_")
+    names = [entry_name(f"{recording.name}.{word}")]
+    first = entry_name(recording.name)
+    if kind.id == recording.id and not is_word(first):
+        names.append(first)
+    return names
 
 
 class SysfsView:
@@ -115,20 +115,38 @@ class SysfsView:
         """
         self._shown.clear()
         self._taken.clear()
+        before = self._on_disk()
         # An overlay shows the mode of the topmost layer's folder as that of the real one.
-        for folder in (self.devices, self.root, f"{self.root}/format", f"{self.root}/events"):
-            os.makedirs(folder, 0o755, exist_ok=True)
-            os.chmod(folder, self._mode if folder == self.root else 0o755)
+        modes = {
+            self.devices: _mode_of_devices(),
+            self.root: self._mode,
+            f"{self.root}/format": 0o755,
+            f"{self.root}/events": 0o755,
+        }
+        for folder, mode in modes.items():
+            os.makedirs(folder, exist_ok=True)
+            os.chmod(folder, mode)
         self._write("type", str(PERF_TYPE_PERSISTENT))
         for name, bits in _FORMATS.items():
             self._write(f"format/{name}", bits)
         for recording in registry:
+            mine = {name: id for name, id in before.items() if id in recording.kinds}
+            self._shown[recording.id] = mine, (0, 0, 0)
             self.update(recording)
         for name in os.listdir(f"{self.root}/events"):
             if name.lower() not in self._taken:
                 os.unlink(f"{self.root}/events/{name}")
         self._cpumask = ""
         self._show_cpus()
+
+    def _on_disk(self) -> dict[str, int]:
+        """Name → id, as the last broker named them."""
+        names: dict[str, int] = {}
+        with suppress(OSError):
+            for entry in os.scandir(f"{self.root}/events"):
+                with suppress(OSError, ValueError), open(entry.path, "rb") as file:
+                    names[entry.name] = int(file.read(64).split(b",")[0].partition(b"=")[2], 16)
+        return names
 
     def let_in(self, others: bool) -> None:
         """Set whether other users may look into it."""
@@ -144,7 +162,7 @@ class SysfsView:
         """
         access = (recording.mode, recording.owner.uid, recording.gid)
         before, access_before = self._shown.pop(recording.id, ({}, access))
-        wanted = self._free(entries(recording) if recording.kinds else {}, recording)
+        wanted = self._named(recording, before)
         for name in before.keys() - wanted.keys():
             self._taken.pop(name.lower(), None)
             with suppress(FileNotFoundError):
@@ -164,14 +182,19 @@ class SysfsView:
             self._write("cpumask", online)
             self._cpumask = online
 
-    def _free(self, wanted: dict[str, int], recording: Recording) -> dict[str, int]:
-        """Names that no other recording has; "a b" and "a_b" would get the same."""
-        return {
-            name
-            if self._taken.get(name.lower(), recording.id) == recording.id
-            else f"{name}.{id}": id
-            for name, id in wanted.items()
-        }
+    def _named(self, recording: Recording, before: dict[str, int]) -> dict[str, int]:
+        """Name → id of each kind. One whose name is taken, by an equal kind or another recording
+        ("a b" and "a_b"), has its id behind it, also when the other has gone."""
+        named: dict[str, int] = {}
+        for kind in recording.kinds.values():
+            for name in entries(recording, kind):
+                longer = f"{name}.{kind.id}"
+                taken = name.lower() in map(str.lower, named)
+                others = self._taken.get(name.lower(), recording.id) != recording.id
+                theirs = before.get(name, kind.id) != kind.id
+                own = longer in before or taken or others or theirs
+                named[longer if own else name] = kind.id
+        return named
 
     def _write(self, name: str, text: str, of: Recording | None = None) -> None:
         """Whole or not at all: it is written aside, and gets its owner before its name."""
@@ -186,6 +209,13 @@ class SysfsView:
                 with suppress(PermissionError):  # who is not root has only recordings of their own
                     os.fchown(file.fileno(), of.owner.uid, of.gid)
         os.rename(aside, path)
+
+
+def _mode_of_devices() -> int:
+    try:
+        return stat.S_IMODE(os.stat("/sys/bus/event_source/devices").st_mode)
+    except OSError:
+        return 0o755  # no sysfs here: then nothing is laid over it either
 
 
 def _create(path: str, flags: int) -> int:

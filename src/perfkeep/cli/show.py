@@ -20,7 +20,7 @@ from perfkeep.cli.table import plain, render
 from perfkeep.client.recording import Recording
 from perfkeep.kernel.cpus import format_list
 from perfkeep.units import format_duration, format_size
-from perfkeep.wire.messages import EventInfo, SpillInfo
+from perfkeep.wire.messages import EventInfo, RecordingInfo, SpillInfo
 from perfkeep.wire.structs import MOST_GAPS
 
 
@@ -35,8 +35,12 @@ def _spill(spill: SpillInfo) -> str:
     return f"{words}, last {last}{'; ' + spill.problem if spill.problem else ''}"
 
 
-def _events(events: Sequence[EventInfo]) -> str:
-    """A table of them; columns that would be empty are left out."""
+def _events(events: Sequence[EventInfo], names: dict[int, list[str]]) -> str:
+    """A table of them; columns that would be empty are left out.
+
+    Args:
+        names: in sysfs, by id.
+    """
     rows = [
         [
             str(e.id),
@@ -44,17 +48,33 @@ def _events(events: Sequence[EventInfo]) -> str:
             e.event,
             "yes" if e.call_chains else "",
             plain(e.filter or ""),
+            _argument(names[e.id][0]) if e.id in names else "",
         ]
         for e in events
     ]
-    header = ["ID", "CPUS", "EVENT", "CHAINS", "FILTER"]
+    header = ["ID", "CPUS", "EVENT", "CHAINS", "FILTER", "FOR PERF"]
     shown = [at for at in range(len(header)) if at < 3 or any(row[at] for row in rows)]
     return render(
         [header[at] for at in shown], [[row[at] for at in shown] for row in rows], right=(0,)
     )
 
 
+def _argument(name: str) -> str:
+    """What stock perf takes, under `perfkeep exec` or after `perfkeep mount`."""
+    return f"-e persistent/{name}/"
+
+
+def _short(info: RecordingInfo, names: dict[int, list[str]]) -> str:
+    """The argument for the first kind by the recording's name alone, if there is one."""
+    for name in names.get(info.id, [])[1:]:
+        return f"{_argument(name)}, the first of {len(info.events)}"
+    return ""
+
+
 def run(options: argparse.Namespace) -> int:
+    from perfkeep.client import sysfs
+    from perfkeep.wire import instance
+
     info = Recording(options.name).info
     if options.json:
         print_json(as_json(info))
@@ -83,5 +103,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"gap      {utc(gap.since_ns)} to {until}{on}: {plain(gap.why)}")
     if info.problem:
         print(f"problem  {plain(info.problem)}")
-    print(_events(info.events))
+    names = sysfs.names(instance.current())
+    if short := _short(info, names):
+        print(f"perf     {short}")
+    print(_events(info.events, names))
     return 0

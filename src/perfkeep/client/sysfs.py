@@ -1,7 +1,7 @@
 """The broker's sysfs view, put where programs look for it.
 
-Either at the literal path, beneath the real PMUs, by two mounts: an overlay that only adds the
-folder `persistent`, and on that folder the broker's tree. Or as a second sysfs of links, for
+Either at the literal path, beneath the real PMUs, by three mounts: an overlay that only adds the
+folder `persistent`, on that folder the broker's tree, and elsewhere a sysfs with nothing on it. Or as a second sysfs of links, for
 programs that honour SYSFS_PATH, as perf does.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,10 @@ LITERAL = DEVICES / "persistent"
 
 #: The overlay's source in /proc/mounts, by which `umount` knows it.
 _SOURCE = "perfkeep"
+#: Ends the name of the folder on which sysfs is mounted once more. A user namespace may mount sysfs
+#: only where the mount namespace has one that nothing covers (mnt_already_visible, fs/namespace.c),
+#: and rootless containers do.
+_UNCOVERED = ".uncovered-sysfs"
 
 # <linux/mount.h>
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096
@@ -48,6 +53,20 @@ def is_mounted(where: Instance) -> bool:
     )
 
 
+def names(where: Instance) -> dict[int, list[str]]:
+    """Id of each kind of event that the caller may read → its names for perf, NAME.KIND first."""
+    found: dict[int, list[str]] = {}
+    folder = Path(where.devices) / "persistent/events"
+    with suppress(OSError):
+        for path in folder.iterdir():
+            with suppress(OSError, ValueError):
+                id = int(path.read_text().partition(",")[0].partition("=")[2], 16)
+                found.setdefault(id, []).append(path.name)
+    return {
+        id: sorted(texts, key=lambda text: ("." not in text, text)) for id, texts in found.items()
+    }
+
+
 def mount_at_literal_path(where: Instance) -> bool:
     """Show the view in /sys, in this mount namespace and those that follow it.
 
@@ -62,12 +81,12 @@ def mount_at_literal_path(where: Instance) -> bool:
         pass
     if is_mounted(where):
         return False
+    uncovered = _uncovered(where)
+    uncovered.mkdir(0o700, exist_ok=True)
     try:
+        mount(str(SYSFS), str(uncovered), "none", _BIND)
         lower = f"lowerdir={_escaped(where.devices)}:{DEVICES}"
         mount(_SOURCE, str(DEVICES), "overlay", _PLAIN, lower)
-    except OSError as error:
-        raise _refused(error) from error
-    try:
         mount(f"{where.devices}/persistent", str(LITERAL), "none", _BIND)
         mount("none", str(LITERAL), "none", _REMOUNT | _BIND | _PLAIN)
     except OSError as error:
@@ -94,25 +113,38 @@ def umount_from_literal_path() -> bool:
     """Take away what `mount_at_literal_path` did. False: there was nothing.
 
     Raises:
-        OSError: EPERM · EBUSY somebody is in there.
+        OSError: EPERM · EBUSY a process works in there.
     """
-    found = False
-    for path in (LITERAL, DEVICES):
-        if path in _mounted():
-            umount(str(path))
-            found = True
-    return found
+    paths = _mounted()
+    for path in paths:
+        umount(str(path))
+        if path.name.endswith(_UNCOVERED):
+            path.rmdir()
+    return bool(paths)
 
 
-def _mounted() -> set[Path]:
-    """Those of our two mounts that there are: the overlay by its source, and what lies on it."""
+def _uncovered(where: Instance) -> Path:
+    """A folder that only the caller can change: it becomes a mount point."""
+    home = of_caller(where)
+    prepare_directory(home)
+    return Path(home.socket + _UNCOVERED)
+
+
+def _mounted() -> list[Path]:
+    """Our mounts, the last first: the overlay by its source, what lies on it, and the other sysfs."""
     with open("/proc/self/mountinfo") as file:
         lines = [line.split() for line in file]
     # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
-    sources = {Path(fields[4]): fields[fields.index("-") + 2] for fields in lines}
-    if sources.get(DEVICES) != _SOURCE:
-        return set()
-    return {path for path in (LITERAL, DEVICES) if path in sources}
+    sources = {_plain_path(fields[4]): fields[fields.index("-") + 2] for fields in lines}
+    paths = [path for path in sources if path.name.endswith(_UNCOVERED)]
+    if sources.get(DEVICES) == _SOURCE:
+        paths += [path for path in (DEVICES, LITERAL) if path in sources]
+    return paths[::-1]
+
+
+def _plain_path(text: str) -> Path:
+    """A path of mountinfo, which has blanks and such in octal."""
+    return Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text))
 
 
 def second_sysfs(where: Instance) -> str:

@@ -132,6 +132,10 @@ def _perf_tool() -> str | None:
     return _runs("perf", "--version")
 
 
+def _bubblewrap() -> str | None:
+    return _runs("bwrap", "--version")
+
+
 def _groff() -> str | None:
     return _runs("groff", "-man", "-Tutf8", "-z", stdin=".TH A 1\n")
 
@@ -223,6 +227,8 @@ tracefs = Need("tracefs", _tracefs)
 perf_tool = Need("perf_tool", _perf_tool)
 #: cc, with the headers of libc and of the kernel
 compiler = Need("compiler", _compiler)
+#: bwrap is in PATH
+bubblewrap = Need("bubblewrap", _bubblewrap)
 #: groff is in PATH, with the man macros
 groff = Need("groff", _groff)
 #: a Chromium that runs without a screen
