@@ -180,6 +180,34 @@ def adopts(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("options", [["-F", "999"], ["-F", "999", "--overwrite"], ["-c", "100000"]])
+def test_events_that_perf_record_disabled_are_not_taken_for_recorded(
+    options: list[str], tmp_path: Path, eventually: Eventually, cli: Cli
+) -> None:
+    command = ["-C", "0", "-e", "cpu-clock", "-m", "4M", *options]
+    with perf_record(tmp_path / "perf.data", *command) as pid:
+        recording = adopted(pid, eventually)
+        assert not recording.info.problem
+        os.kill(pid, signal.SIGINT)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    reason = f"process {pid} (perf), which opened its events, disabled them"
+    assert recording.info.problem == reason
+    for last in ([], ["--last", "1s"]):
+        ran = cli("snapshot", "taken", "-o", tmp_path / "late.data", *last)
+        assert ran.code == 3 and f"until now ({reason})" in ran.err
+        assert ran.err.endswith("hint: perfkeep enable taken\n")
+    assert reason in cli("stat", "taken").err and "running!" in cli("ls").out
+    assert cli("enable", "taken").code == 0
+    assert not recording.info.problem
+    assert "until now" not in cli("snapshot", "taken", "-o", tmp_path / "late.data").err
+
+
+def test_events_of_a_killed_perf_record_count_on(tmp_path: Path, eventually: Eventually) -> None:
+    with perf_record(tmp_path / "perf.data", "-C", "0", "-F", "999", "-e", "cpu-clock") as pid:
+        recording = adopted(pid, eventually)
+    assert not recording.info.problem
+
+
 def test_enable_resumes_what_perf_record_overwrite_paused(
     tmp_path: Path, eventually: Eventually
 ) -> None:

@@ -188,3 +188,9 @@ def test_a_choice_without_samples_is_reported(flight: perfkeep.Recording, cli: C
     assert cli("script", "flight", "-C", "9999").err == (
         "perfkeep: no sample is among those chosen by the options\n"
     )
+
+
+def test_a_full_device_is_named(flight: perfkeep.Recording, cli: Cli) -> None:
+    assert cli("snapshot", "flight", "-o", "/dev/full").err == (
+        "perfkeep: /dev/full: No space left on device\n"
+    )

@@ -53,3 +53,14 @@ def test_when_a_recording_has_ended_its_directory_is_free_and_old_copies_are_bou
     aside = {path.name for path in tmp_path.glob("before-*")}
     last = KEPT_ASIDE + 2
     assert aside == {f"before-{number}" for number in range(last - KEPT_ASIDE + 1, last + 1)}
+
+
+def test_a_symbolic_link_is_refused_with_the_directory_that_works(
+    running: Running, tmp_path: Path
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(PerfkeepError, match="is a symbolic link") as caught:
+        start("first", tmp_path / "link")
+    assert caught.value.hint == f"name the directory itself: {tmp_path}/real"
+    start("first", Path(caught.value.hint.rpartition(": ")[2])).claim()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import re
 import shutil
 import tempfile
@@ -15,8 +16,8 @@ import numpy as np
 from perfkeep.analysis.stacks import default_event, stacks
 from perfkeep.analysis.switches import SWITCHES, Switches, followed_switches
 from perfkeep.analysis.tree import tree
-from perfkeep.analysis.views import refused, views
-from perfkeep.errors import UsageError
+from perfkeep.analysis.views import is_refused, refused, views
+from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.formats.arrow import ArrowTable
 from perfkeep.records.cells import Column, Texts
 
@@ -107,12 +108,19 @@ def relation(connection: Connection, query: str) -> Any:
         newer = hasattr(type(lazy), "materialize")
         return lazy.materialize() if newer else lazy.execute()
     except SqlError as error:
-        raise UsageError(words(error)) from error
+        raise refusal(error) from error
 
 
-def words(error: SqlError) -> str:
-    """What DuckDB says, without the class of error that it begins with."""
-    return re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", str(error))
+def refusal(error: SqlError) -> PerfkeepError:
+    """What DuckDB says, without the class of error that it begins with.
+
+    Returns:
+        UsageError: the query is wrong · PerfkeepError: ENODATA: the data do not answer it.
+    """
+    text = re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", str(error))
+    if isinstance(error, duckdb.InvalidInputException) and is_refused(text):
+        return PerfkeepError(errno.ENODATA, text)
+    return UsageError(text)
 
 
 def ask(connection: Connection, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -136,6 +136,11 @@ def refused(view: str, reason: str) -> list[str]:
     ]
 
 
+def is_refused(text: str) -> bool:
+    """True for the reason with which a view answers that the data have not what it needs."""
+    return text.partition(": ")[0] in _COLUMNS
+
+
 def views(data: Data) -> list[str]:
     """Statements that create the views over the tables of a file, but for `flames`."""
     tracepoints = _Tracepoints(data)

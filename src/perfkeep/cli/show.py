@@ -12,6 +12,7 @@ from perfkeep.cli.common import (
     group_name,
     print_json,
     recording_name,
+    say_hint,
     span,
     user_name,
     utc,
@@ -103,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"gap      {utc(gap.since_ns)} to {until}{on}: {plain(gap.why)}")
     if info.problem:
         print(f"problem  {plain(info.problem)}")
+        if info.target.program is not None:
+            say_hint(f"perfkeep enable {info.name}")
     names = sysfs.names(instance.current())
     if short := _short(info, names):
         print(f"perf     {short}")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from perfkeep.cli.common import printable, recording_name, say, utc
+from perfkeep.cli.common import printable, recording_name, say, say_hint, utc
 from perfkeep.cli.table import plain, render
 
 if TYPE_CHECKING:
@@ -95,14 +95,22 @@ def run(options: argparse.Namespace) -> int:
         if path == _STDOUT:
             _pour(snapshot, sys.stdout.buffer)
         elif stream:
-            with open(path, "wb") as target:
-                _pour(snapshot, target)
+            try:
+                with open(path, "wb") as target:
+                    _pour(snapshot, target)
+            except OSError as error:
+                error.filename = error.filename or path
+                raise
         if path != _STDOUT:
             print(coverage_table(snapshot.coverage.cpus, _since_now(snapshot.ahead_ns)))
             print(f"written to {printable(path)}")
     if snapshot.complete:
         return 0
     say(what_is_missing(snapshot.coverage.cpus, snapshot.gaps))
+    if snapshot.recording.target.program is not None and any(
+        gap.until_ns is None for gap in snapshot.gaps
+    ):
+        say_hint(f"perfkeep enable {snapshot.recording.name}")
     return _INCOMPLETE
 
 

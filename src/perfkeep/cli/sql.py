@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.query is None and not options.tables:
         raise UsageError("no query was given", hint="--tables shows what can be asked")
-    from perfkeep.analysis.sql import SqlError, ask, schema, words, write_rows
+    from perfkeep.analysis.sql import SqlError, ask, refusal, schema, write_rows
     from perfkeep.client.aside import AsideFile
     from perfkeep.client.look import look
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         names, rows = ask(data.connection, options.query)
     except SqlError as error:
-        raise UsageError(words(error)) from error
+        raise refusal(error) from error
     _print(options, names, rows)
     return 0
 

@@ -62,7 +62,10 @@ def run(options: argparse.Namespace) -> int:
         print(_table(stat.events, throttled))
         for event in filter(_is_off, stat.events):
             say(_off(event))
-        _note_restart(recording.info.gaps)
+        info = recording.info
+        _note_restart(info.gaps)
+        if info.problem:
+            say(plain(info.problem))
     return 0
 
 

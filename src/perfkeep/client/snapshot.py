@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from perfkeep.abi.perf_event import Attr
+from perfkeep.client.adopted import disabled_by_program
 from perfkeep.client.aside import AsideFile
 from perfkeep.client.clocks import ahead_ns
 from perfkeep.client.connection import Connection, again
@@ -165,7 +166,9 @@ def take(
     if path is not None:
         with AsideFile(path, clobber) as out:
             coverage, info, ahead = _write(name, out, window, progress, system)
-        return Snapshot(path, coverage, info, gaps_in(info, coverage, window, ahead), None, ahead)
+        return Snapshot(
+            path, coverage, info, _gaps(info, coverage, window, ahead, system), None, ahead
+        )
     data = os.fdopen(os.memfd_create("perfkeep-snapshot", os.MFD_CLOEXEC), "w+b")
     try:
         coverage, info, ahead = _write(name, data, window, progress, system)
@@ -173,7 +176,24 @@ def take(
     except BaseException:
         data.close()
         raise
-    return Snapshot(None, coverage, info, gaps_in(info, coverage, window, ahead), data, ahead)
+    return Snapshot(None, coverage, info, _gaps(info, coverage, window, ahead, system), data, ahead)
+
+
+def _gaps(
+    recording: RecordingInfo, coverage: Coverage, window: Window, ahead_ns: int | None, system: bool
+) -> list[messages.Gap]:
+    """Its gaps; one more if its events do not count now, since the newest record at the latest."""
+    gaps = gaps_in(recording, coverage, window, ahead_ns)
+    disabled = disabled_by_program(recording, system)
+    if disabled and window.until_ns is None:
+        ahead = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        since = recording.created_ns
+        if coverage.last_ns is not None and ahead_ns is not None:
+            since = coverage.last_ns - ahead_ns + ahead
+        elif window.since_ns is not None:
+            since = window.since_ns + ahead
+        gaps.append(messages.Gap(since, None, disabled))
+    return gaps
 
 
 def _write(

@@ -61,6 +61,13 @@ def prepare(
         raise
     except OSError as error:
         number = error.errno or errno.EIO
+        if os.path.islink(directory):
+            raise PerfkeepError(
+                number,
+                f"the rings cannot be spilled to {directory}: it is a symbolic link, and what it "
+                "points to may change",
+                hint=f"name the directory itself: {os.path.realpath(directory)}",
+            ) from error
         raise PerfkeepError(
             number,
             f"the rings cannot be spilled to {directory}: {os.strerror(number)}",
