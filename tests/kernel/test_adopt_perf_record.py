@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,11 @@ from perfkeep.abi.perf_event import Attr, ClockId, Flag
 from perfkeep.client.adopt import adopt
 from perfkeep.client.clocks import ahead_ns
 from perfkeep.client.look import look
+from perfkeep.client.reopening import open_again
+from perfkeep.errors import BrokerError
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root
+from perfkeep.wire import messages
+from support.caller import CALLS, Callers
 from support.commands import Cli
 from support.waiting import Eventually
 
@@ -171,6 +177,110 @@ def test_a_perf_record_whose_events_cannot_persist_is_refused_with_the_way_that_
                 eventually(lambda: adopts(pid))
         finally:
             task.kill()
+
+
+#: Forms of perf record of a process, whose events follow it over the CPUs.
+OF_A_PROCESS = {
+    "-p": [],
+    "without inheritance": ["-i"],
+    "with times": ["-s"],
+    "several events": ["-e", "task-clock", "-e", "sched:sched_switch"],
+}
+
+
+@pytest.mark.parametrize("options", OF_A_PROCESS.values(), ids=OF_A_PROCESS.keys())
+def test_a_process_is_counted_once(
+    options: list[str], caller: Callers, tmp_path: Path, eventually: Eventually, cli: Cli
+) -> None:
+    task = caller(0)
+    with perf_record(tmp_path / "perf.data", "-e", CALLS, *options, "-p", str(task.pid)) as pid:
+        eventually(lambda: adopts(pid))
+        recording = perfkeep.Recording("taken")
+
+        def counts_calls() -> bool:  # perf record enables its events some time after it opened them
+            task.ask("call", 1)
+            return recording.stat().events[0].value > 0
+
+        eventually(counts_calls)
+        before = recording.stat().events[0].value
+        task.ask("call", 1000)
+        counts = recording.stat().events[0]
+        assert counts.value - before == 1000 and counts.estimate == counts.value
+        document = json.loads(cli("stat", "taken", "--json").out)["events"][0]
+        assert document["enabled"] == "per task" and document["estimate"] == counts.value
+        assert (document["time_enabled_ns"] is None) == ("-s" not in options)
+        assert recording.info.state == "running"
+
+
+@pytest.mark.parametrize("options", [["-s"], []], ids=["with times", "without times"])
+def test_the_copies_of_other_cpus_are_not_taken_for_multiplexing(
+    options: list[str], tmp_path: Path, eventually: Eventually, cli: Cli
+) -> None:
+    """A breakpoint, the one kind of event on any machine that shares hardware."""
+    with subprocess.Popen(
+        [sys.executable, "-c", BREAKPOINT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as task:
+        into, out = task.stdin, task.stdout
+        assert into is not None and out is not None
+        options += ["-e", f"mem:{out.readline().strip()}:w", "-p", str(task.pid)]
+        with perf_record(tmp_path / "perf.data", *options) as pid:
+            eventually(lambda: adopts(pid))
+
+            def counts_writes() -> bool:
+                into.write("\n")
+                into.flush()
+                assert out.readline() == "written\n"
+                return perfkeep.Recording("taken").stat().events[0].value > 0
+
+            eventually(counts_writes)
+            (counts,) = perfkeep.Recording("taken").stat().events
+            timed = "-s" in options
+            assert counts.estimate == (counts.value if timed else None)
+            printed = cli("stat", "taken").out.splitlines()[1]
+            assert printed.split()[0] == str(counts.value) and "%" not in printed
+            assert ("for an unknown share of the time" in printed) != timed
+        task.kill()
+
+
+BREAKPOINT = """
+import ctypes, os, sys
+os.sched_setaffinity(0, [0])
+word = ctypes.c_int64()
+print(hex(ctypes.addressof(word)), flush=True)
+for line in sys.stdin:
+    word.value += 1
+    print("written", flush=True)
+"""
+
+
+@pytest.mark.parametrize("events", ["page-faults", "{cpu-clock,page-faults}:S"])
+@pytest.mark.parametrize("per_task", [False, True])
+def test_events_of_a_cpu_are_told_from_those_of_a_task(
+    per_task: bool, events: str, caller: Callers, tmp_path: Path, eventually: Eventually
+) -> None:
+    options = ["-p", str(caller(0).pid)] if per_task else ["-C", "0"]
+    with perf_record(tmp_path / "perf.data", "-e", events, *options) as pid:
+        eventually(lambda: adopts(pid))
+        program = perfkeep.Recording("taken").info.target.program
+        assert program is not None and program.per_task == per_task
+
+
+def test_nothing_is_opened_for_tasks_that_are_not_known(
+    caller: Callers, tmp_path: Path, eventually: Eventually, cli: Cli
+) -> None:
+    task = caller(0)
+    with perf_record(tmp_path / "perf.data", "-e", CALLS, "-p", str(task.pid)) as pid:
+        eventually(lambda: adopts(pid))
+        added = cli("add", "taken", "-e", "page-faults")
+        assert added.code != 0 and "follow tasks that the kernel does not name" in added.err
+        (event,) = perfkeep.Recording("taken").info.events
+        if len(event.cpus) > 1:
+            with pytest.raises(BrokerError, match=f"tasks that process {pid} "):
+                perfkeep.reopen(event.id, event.cpus[0])
+        missing = messages.Missing(
+            "taken", perfkeep.Recording("taken").info.target, {}, [0], 0, None
+        )
+        assert "follow tasks that the kernel does not name" in open_again(missing).problems[0]
 
 
 def adopts(pid: int) -> bool:

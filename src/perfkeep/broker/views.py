@@ -35,13 +35,26 @@ def _scales(recording: Recording, kind: KindOfEvent) -> bool:
     The events of a process on some of its CPUs wait for the process as well as for a counter, and
     the kernel does not say for which.
     """
-    if recording.target.pids is not None and not recording.every_cpu:
+    everywhere = recording.every_cpu or set(recording.cpus) >= set(cpus.online())
+    if recording.target.per_task and not everywhere:
         return False
     group = [kind]
     if kind.kind.group is not None:
         group = [one for one in recording.kinds.values() if one.kind.group == kind.kind.group]
     in_software = {Type.SOFTWARE, Type.TRACEPOINT, *pmus.probe_types()}
     return any(Attr.unpack(one.kind.attr).type not in in_software for one in group)
+
+
+def _is_timed(attr: Attr) -> bool:
+    """True if both times of an event can be read: perf record asks for them with -s only."""
+    times = ReadFormat.TOTAL_TIME_ENABLED | ReadFormat.TOTAL_TIME_RUNNING
+    return attr.read_format & times == times
+
+
+def _tasks(target: messages.Target) -> str:
+    if target.program is None:
+        return str(target)
+    return f"tasks that process {target.program.pid} ({target.program.command}) chose"
 
 
 def _lost(recording: Recording, cpu: int) -> int | None:
@@ -177,9 +190,10 @@ class Views:
                     kind.id,
                     kind.kind.event,
                     counts,
-                    "per_cpu" if recording.target.pids is None else "per_task",
+                    "per_task" if recording.target.per_task else "per_cpu",
                     _scales(recording, kind),
                     "ns" if attr.is_clock else None,
+                    _is_timed(attr),
                 )
             )
         return messages.Stat(name, events)
@@ -201,10 +215,10 @@ class Views:
                 f"event {id} does not exist on CPU {cpu}; it lives on "
                 f"{cpus.format_list(kind.cpus)}",
             )
-        if recording.target.pids is not None and len(kind.events) > 1:
+        if recording.target.per_task and len(kind.events) > 1:
             raise BrokerError(
                 errno.EINVAL,
-                f"event {id} follows {recording.target}: it is {len(kind.events)} events, one for "
+                f"event {id} follows {_tasks(recording.target)}: it is {len(kind.events)} events, one for "
                 "each thread and CPU, and only together do their counts and times mean something",
                 hint=f"perfkeep stat {recording.name}",
             )

@@ -287,7 +287,12 @@ def target_json(target: Target) -> dict[str, object]:
     return {
         "pids": target.pids,
         "cgroup": target.cgroup,
-        "program": program and {"pid": program.pid, "command": program.command},
+        "program": program
+        and {
+            "pid": program.pid,
+            "command": program.command,
+            "per_task": program.per_task,
+        },
     }
 
 

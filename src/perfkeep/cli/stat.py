@@ -33,21 +33,27 @@ def _numbers(counts: object) -> dict[str, int]:
 
 def _count(event: EventCounts) -> tuple[str, str]:
     """The count and its unit as perf stat prints them: clocks in msec, events without a unit."""
-    if event.estimate is None:
+    count = event.estimate if event.timed else event.value
+    if count is None:
         return "<not counted>", ""
     if event.unit == "ns":
-        return f"{event.estimate / 1e6:,.2f}", "msec"
-    return f"{event.estimate:,}", ""
+        return f"{count / 1e6:,.2f}", "msec"
+    return f"{count:,}", ""
+
+
+def _share(event: EventCounts) -> str:
+    if event.counted is None:
+        return "(for an unknown share of the time)"
+    return f"({event.counted:.1%} counted)" if 0 < event.counted < 1 else ""
 
 
 def _row(event: EventCounts) -> list[str]:
-    note = f"({event.counted:.1%} counted)" if 0 < event.counted < 1 else ""
     return [
         *_count(event),
         event.event,
-        f"{event.time_enabled_ns / 1e9:.3f}",
+        f"{event.time_enabled_ns / 1e9:.3f}" if event.timed else "-",
         f"{event.lost:,}",
-        note,
+        _share(event),
     ]
 
 
@@ -126,6 +132,8 @@ def _document(event: EventCounts, throttled: Throttled | None) -> dict[str, obje
         "estimate": event.estimate,
         "per_cpu": per_cpu,
     }
+    if not event.timed:
+        document.update(time_enabled_ns=None, time_running_ns=None)
     if throttled is not None:
         document["throttled"] = _times(throttled, event.id)
         for cpu, numbers in per_cpu.items():

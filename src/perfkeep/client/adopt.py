@@ -84,7 +84,8 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
             kinds, slots, used = _kinds_as_told(rings, told, notes)
         _check_readable(kinds)
         ring = _one_kind_of_ring(rings, notes)
-        target = messages.Target(program=messages.Program(pid, _comm(pid)))
+        program = messages.Program(pid, _comm(pid), taken.follow_tasks(rings))
+        target = messages.Target(program=program)
         request = messages.Start(name, ring, kinds, slots, target, None, adopted=True)
         started, _ = call("Start", request, [event.fd for event in used])
     finally:

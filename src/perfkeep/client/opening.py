@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from perfkeep import events
 from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, ReadFormat, Software, Type
-from perfkeep.client.pids import check_pids, of_process
+from perfkeep.client.pids import check_known, check_pids, of_process
 from perfkeep.errors import PerfkeepError, SpecError, UsageError
 from perfkeep.events import Event
 from perfkeep.kernel import cgroups, cpus, perf_fd, refusal, tracefs
@@ -125,7 +125,11 @@ def scope(
 def scope_again(info: messages.RecordingInfo) -> Scope:
     """The scope of a recording: what joins it follows the same tasks. On CPUs that are offline it
     joins when they come back.
+
+    Raises:
+        UsageError: the tasks are not known.
     """
+    check_known(info.target)
     of_all = {cpu for event in info.events for cpu in event.cpus}
     on = tuple(sorted(of_all.intersection(cpus.online()) or of_all))
     return Scope(cpus.check_online(on), info.target)

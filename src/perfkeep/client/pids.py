@@ -37,3 +37,17 @@ def check_pids(target: messages.Target) -> None:
             f"{target} would not be the process that is seen there",
             hint="give it a /proc of its own: unshare --mount-proc perfkeep …",
         )
+
+
+def check_known(target: messages.Target) -> None:
+    """The tasks of a target must be known to open one more event for them.
+
+    Raises:
+        UsageError: they are those of adopted events.
+    """
+    if target.program is not None and target.program.per_task:
+        raise UsageError(
+            f"the events that process {target.program.pid} ({target.program.command}) opened follow tasks "
+            "that the kernel does not name, so no event can be opened for the same tasks",
+            hint="perfkeep start NAME -e EVENT -p PID",
+        )

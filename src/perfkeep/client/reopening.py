@@ -12,6 +12,7 @@ import msgspec
 from perfkeep import events
 from perfkeep.abi.perf_event import Attr, OpenFlag
 from perfkeep.client import opening, spill
+from perfkeep.client.pids import check_known
 from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.events import Event
 from perfkeep.kernel import perf_fd, pmus
@@ -36,6 +37,7 @@ def open_again(missing: messages.Missing) -> Reopened:
     """Open each kind on each CPU, disabled. One that cannot be is a problem of its own."""
     found = Reopened()
     try:
+        check_known(missing.target)
         known = {id: _event(kind) for id, kind in missing.kinds.items()}
         with opening.tasks(missing.target) as (tasks, flags):
             for task in tasks:

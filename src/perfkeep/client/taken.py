@@ -219,6 +219,22 @@ class Prober:
                 return side
         return None
 
+    def of_cpu(self, event: TakenEvent) -> bool:
+        """True if an event that leads its group belongs to a CPU, False if it follows a task there.
+
+        The kernel groups events of one context only, so a probe of the CPU joins the first and not
+        the second. Of a member of a group this is False, too. A caller who may not open events of a
+        CPU cannot trace a process that has some.
+        """
+        assert event.side is not None
+        try:
+            _open_probe(event.side, -1, event.fd.fileno()).close()
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EACCES, errno.EPERM):
+                return False
+            raise
+        return True
+
     def _order(self) -> Iterable[Side]:
         """All that there are, those like the last one first."""
         last = self._last
@@ -246,7 +262,7 @@ class Prober:
             probe.close()
 
 
-def _open_probe(side: Side) -> OwnedFd:
+def _open_probe(side: Side, task: int = 0, leader: int = -1) -> OwnedFd:
     flags = Flag.DISABLED | Flag.EXCLUDE_KERNEL | Flag.EXCLUDE_HV
     if side.backward:
         flags |= Flag.WRITE_BACKWARD
@@ -255,7 +271,7 @@ def _open_probe(side: Side) -> OwnedFd:
     attr = Attr(
         type=Type.SOFTWARE, config=Software.DUMMY, flags=flags, clockid=int(side.clock or 0)
     )
-    return perf_event_open(attr, 0, side.cpu)
+    return perf_event_open(attr, task, side.cpu, leader)
 
 
 # --- their rings --------------------------------------------------------------------------------
@@ -334,6 +350,15 @@ def _place(taken: Taken, event: TakenEvent, sizes: dict[int, set[bool]]) -> None
         shared[-1].events.append(event)
     else:
         taken.homeless += 1
+
+
+def follow_tasks(rings: Iterable[RingUsers]) -> bool:
+    """True if the events that write into these rings follow tasks, False if they belong to CPUs."""
+    prober = Prober()
+    try:
+        return not any(prober.of_cpu(event) for ring in rings for event in ring.events)
+    finally:
+        prober.close()
 
 
 def take(pid: int, known: frozenset[int] = frozenset()) -> Taken:

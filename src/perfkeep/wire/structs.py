@@ -113,10 +113,14 @@ class Over(msgspec.Struct, frozen=True):
 
 
 class Program(msgspec.Struct, frozen=True):
-    """A process, and the name it had."""
+    """A process that opened events, and the name it had.
+
+    `per_task`: they follow tasks over the CPUs, and the kernel does not name these.
+    """
 
     pid: int
     command: Text
+    per_task: bool = False
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -124,8 +128,7 @@ class Target(msgspec.Struct, frozen=True):
 
     `pids`: these processes with all their threads, and what they fork; numbers of the PID namespace
     whose inode is `pid_namespace`. `cgroup`: a path.
-    `program`: the events were opened by it and adopted, and the kernel does not say what tasks
-    they follow.
+    `program`: the events were opened by it and adopted; each belongs to a CPU or follows tasks.
     """
 
     pids: Annotated[list[Pid], msgspec.Meta(min_length=1, max_length=4096)] | None = None
@@ -136,7 +139,12 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def every_task(self) -> bool:
         """True if its events belong to CPUs alone, as far as the kernel says."""
-        return self.pids is None and self.cgroup is None
+        return self.cgroup is None and not self.per_task
+
+    @property
+    def per_task(self) -> bool:
+        """True if its events follow tasks, one for each CPU on which these may run."""
+        return self.pids is not None or (self.program is not None and self.program.per_task)
 
     def __str__(self) -> str:
         if self.pids is not None:
@@ -242,6 +250,7 @@ class EventCounts(msgspec.Struct, frozen=True):
     `scales`: the event may have to wait for a hardware counter, so a count is an estimate where
     the event ran for less than it was enabled.
     `unit`: of the count: nanoseconds of a clock; None: events.
+    `timed`: the event was opened so that its times can be read; otherwise they are 0.
     """
 
     id: int
@@ -250,6 +259,7 @@ class EventCounts(msgspec.Struct, frozen=True):
     enabled: Enabled = "per_cpu"
     scales: bool = True
     unit: Literal["ns"] | None = None
+    timed: bool = True
 
     @property
     def value(self) -> int:
@@ -273,9 +283,13 @@ class EventCounts(msgspec.Struct, frozen=True):
         return sum(cpu.time_running_ns for cpu in self.per_cpu)
 
     @property
-    def counted(self) -> float:
-        """The share of the time that was counted; 1.0 where the count needs no estimate."""
+    def counted(self) -> float | None:
+        """The share of the time that was counted; 1.0 where the count needs no estimate, None where
+        it needs one and the event has no times.
+        """
         enabled, running = self.time_enabled_ns, self.time_running_ns
+        if not self.timed:
+            return None if self.scales else 1.0
         if enabled and not running:
             return 0.0
         share = running / enabled if enabled and self.scales else 1.0
@@ -284,7 +298,9 @@ class EventCounts(msgspec.Struct, frozen=True):
 
     @property
     def estimate(self) -> int | None:
-        """The count, scaled where only a part of the time was counted; None: it was not counted."""
+        """The count, scaled where only a part of the time was counted; None: it was not counted, or
+        there are no times to say for how long.
+        """
         return round(self.value / self.counted) if self.counted else None
 
 

@@ -38,6 +38,14 @@ def test_a_hardware_event_that_never_had_a_counter_is_not_counted() -> None:
     assert (counts.estimate, counts.counted) == (None, 0.0)
 
 
+def test_a_count_without_times_is_no_estimate_where_one_is_needed() -> None:
+    copies = [cpu(0, 300, 0, 0), cpu(1, 5, 0, 0)]
+    hardware = EventCounts(1, "cycles", copies, "per_task", timed=False)
+    assert (hardware.value, hardware.estimate, hardware.counted) == (305, None, None)
+    software = EventCounts(1, "page-faults", copies, "per_task", scales=False, timed=False)
+    assert (software.estimate, software.counted) == (305, 1.0)
+
+
 def test_an_event_whose_process_has_not_run_yet_counts_nothing() -> None:
     counts = EventCounts(1, "cycles", [cpu(0, 0, 0, 0), cpu(1, 0, 0, 0)], "per_task")
     assert (counts.estimate, counts.counted) == (0, 1.0)
