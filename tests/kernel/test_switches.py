@@ -13,7 +13,7 @@ import pytest
 import perfkeep
 from perfkeep.analysis.data import Data
 from perfkeep.client.opening import cgroup_directory
-from perfkeep.errors import UsageError
+from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
 from support.commands import Cli
 
@@ -134,7 +134,7 @@ def test_a_file_of_perf_record_of_one_process_is_refused(tmp_path: Path) -> None
     command = ["perf", "record", "-q", "-e", SWITCH, "-o", str(path), sys.executable, "-c"]
     sleeps = "import select\nfor _ in range(100): select.select([], [], [], 0.002)"
     subprocess.run([*command, sleeps], check=True, capture_output=True)
-    with pytest.raises(UsageError, match="off_cpu: needs every sample of sched:sched_switch"):
+    with pytest.raises(PerfkeepError, match="off_cpu: needs every sample of sched:sched_switch"):
         perfkeep.read(str(path)).sql("SELECT count(*) FROM off_cpu").fetchall()
 
 

@@ -190,7 +190,7 @@ def test_a_query_that_fails_at_a_row_is_an_error_of_perfkeep(tmp_path: Path) -> 
     data = perfkeep.read(path)
     with pytest.raises(UsageError, match=r"(?i)convert"):
         data.sql("SELECT CAST(tid || 'x' AS INTEGER) FROM cpu_clock")
-    with pytest.raises(UsageError, match="off_cpu: "):
+    with pytest.raises(PerfkeepError, match="off_cpu: "):
         data.sql("SELECT count(*) FROM off_cpu")
     rows = data.sql("SELECT time FROM cpu_clock ORDER BY 1")
     assert rows.fetchall() == [(10,), (20,)] and rows.columns == ["time"]

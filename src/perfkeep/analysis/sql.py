@@ -82,7 +82,7 @@ def connect(data: Data) -> Connection:
     try:
         default_event(data)
         connection.register("flames", _Flames(twin))
-    except UsageError as error:
+    except PerfkeepError as error:
         for statement in refused("flames", str(error)):
             connection.execute(statement)
     if switches := followed_switches(data):
@@ -99,6 +99,7 @@ def relation(connection: Connection, query: str) -> Any:
     Raises:
         UsageError: DuckDB refuses the query, or fails at a row. What is done with the relation
             afterwards raises DuckDB's own errors.
+        PerfkeepError: ENODATA: the data have not what a view needs.
     """
     try:
         lazy: Any = connection.sql(query)

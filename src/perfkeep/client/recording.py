@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from perfkeep import extras
-from perfkeep.client.adopted import as_it_is
 from perfkeep.client.connection import call
 from perfkeep.errors import PerfkeepError, UsageError
 from perfkeep.wire import messages
@@ -50,7 +49,7 @@ class Recording:
         Raises:
             BrokerError: ENOENT: it is gone.
         """
-        return as_it_is(cast(RecordingInfo, self._call("Show", Named(self.name))), self.system)
+        return _as_it_is(cast(RecordingInfo, self._call("Show", Named(self.name))), self.system)
 
     def stat(self) -> messages.Stat:
         """The counts of each event and CPU, raw, and what they add up to; time in ns."""
@@ -358,4 +357,13 @@ def recordings(*, system: bool = False) -> list[Recording]:
 def infos(*, system: bool = False) -> list[RecordingInfo]:
     """The same, with all that `perfkeep ls` shows."""
     listed, _ = call("List", messages.Nothing(), system=system)
-    return [as_it_is(info, system) for info in cast(messages.Recordings, listed).recordings]
+    return [_as_it_is(info, system) for info in cast(messages.Recordings, listed).recordings]
+
+
+def _as_it_is(info: RecordingInfo, system: bool) -> RecordingInfo:
+    """With a problem that only the kernel knows of."""
+    if info.target.program is None:
+        return info
+    from perfkeep.client.adopted import as_it_is  # to list recordings needs little
+
+    return as_it_is(info, system)

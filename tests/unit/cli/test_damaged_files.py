@@ -103,6 +103,7 @@ def test_a_feature_with_too_few_bytes_is_empty(
     out = tmp_path / "profile.json"
     assert main(["export", str(path), "--to", "firefox", "-o", str(out)]) == 0
     assert json.loads(out.read_text())["meta"]["oscpu"] is not None
+    assert capfd.readouterr().out == f"written to {out}\n"
     assert len(Answer(capfd, path).samples) == 2
 
 
@@ -170,6 +171,7 @@ def test_a_directory_of_perf_record_threads_is_read(
     assert capfd.readouterr().out.splitlines()[1].split() == ["100.0%", "worker", "200", "2"]
     out = tmp_path / "plain.data"
     assert main(["export", str(path), "--to", "perf.data", "-o", str(out)]) == 0
+    assert capfd.readouterr().out == f"written to {out}\n"
     assert Answer(capfd, out).samples == answer.samples
 
 

@@ -35,6 +35,7 @@ def test_folded_stacks_go_to_a_file_or_to_stdout(
 ) -> None:
     expected = ":1;0x2;0x1 2\n:1;0x3 1\n"
     assert exported(file, tmp_path, "folded").read_text() == expected
+    assert b"written to" in capfdbinary.readouterr().out
     assert main(["export", file, "--to", "folded", "-o", "-"]) == 0
     assert capfdbinary.readouterr().out.decode() == expected
 
@@ -97,8 +98,10 @@ def test_every_form_is_made_whole_and_can_go_to_stdout(
     file: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     for form in FORMS:
+        written = exported(file, tmp_path, form).read_bytes()
+        capfdbinary.readouterr()
         assert main(["export", file, "--to", form, "-o", "-"]) == 0
-        assert capfdbinary.readouterr().out == exported(file, tmp_path, form).read_bytes(), form
+        assert capfdbinary.readouterr().out == written, form
 
 
 @pytest.fixture(scope="session")

@@ -37,14 +37,14 @@ INFO = RecordingInfo(
 def test_a_count_that_shared_its_counter_is_scaled_and_says_so() -> None:
     shared = Counts(0, 1000, 4_000_000_000, 1_000_000_000, 0)
     assert _row(EventCounts(1, "cycles", [shared])) == [
-        "4,000", "cycles", "4.000", "0", "(25.0% counted)",
+        "4,000", "", "cycles", "4.000", "0", "(25.0% counted)",
     ]  # fmt: skip
 
 
 def test_a_count_that_had_its_counter_always_is_shown_as_it_is() -> None:
     whole = Counts(0, 1234567, 10**9, 10**9, 2)
     assert _row(EventCounts(1, "cycles", [whole, whole])) == [
-        "2,469,134", "cycles", "2.000", "4", "",
+        "2,469,134", "", "cycles", "2.000", "4", "",
     ]  # fmt: skip
 
 
