@@ -15,6 +15,7 @@ from perfkeep.client.connection import call, disconnect
 from perfkeep.errors import BrokerError, PerfkeepError, Unreachable
 from perfkeep.testing.requirements import perf_events, requires, root
 from perfkeep.wire import messages
+from support.commands import Cli
 from support.instance import Running
 from support.nobody import NOBODY, AsNobody
 
@@ -209,3 +210,30 @@ def test_a_mode_with_more_than_r_and_w_is_refused(running: Running) -> None:
         start(0o755)
     assert caught.value.errno == errno.EINVAL
     assert not isinstance(caught.value, Unreachable)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o604])
+@pytest.mark.parametrize("name", [*READ, *CONTROL])
+def test_the_hint_to_a_refused_user_works_and_lets_few_others_in(
+    reachable: Running, as_nobody: AsNobody, mode: int, name: str, cli: Cli
+) -> None:
+    start(mode)
+    perfkeep.start("open", ["cpu-clock"], cpus=[0], ring="64K", mode=0o604)
+    attempt = {**READ, **CONTROL}[name]
+
+    def hint() -> str:
+        try:
+            attempt()
+        except BrokerError as error:
+            return error.hint
+        return ""
+
+    for _ in ("to see it", "to control it"):
+        disconnect()
+        commands = as_nobody(hint).removeprefix("have its owner or root run: ").split(" && ")
+        for command in filter(None, commands):
+            assert cli(*command.split()[1:]).code == 0
+    disconnect()
+    assert as_nobody(lambda: outcomes({name: attempt})) == {name: 0}
+    # All others are let in only where another group has a right already.
+    assert not perfkeep.Recording("flight").info.mode & ~mode & 0o007 or mode & 0o074

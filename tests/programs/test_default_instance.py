@@ -160,7 +160,7 @@ def test_the_view_is_open_while_something_is_shared_and_a_file_in_it_by_the_reco
     start(here, "0600")
     assert here.run("ls", events, uid=USER).code != 0
     here.perfkeep("chmod", "0640", "flight")
-    assert here.run("ls", events, uid=USER).out == "flight\n"
+    assert here.run("ls", events, uid=USER).out == "flight\nflight.cpu_clock\n"
     assert here.run("cat", f"{events}/flight", uid=USER).code != 0
     assert here.run("cat", f"{events}/flight", uid=USER, groups=[GROUP]).code == 0
 

@@ -45,12 +45,19 @@ def sees(peer: Peer, recording: Recording) -> bool:
 
 
 def _allowing(peer: Peer, recording: Recording, needed: Level) -> str:
-    """The command of its owner, or of root, after which the peer may."""
+    """The command of its owner, or of root, after which the peer may, and as few others as possible."""
     if needed == Level.OWN:
         return ""
     bits = 0o6 if needed == Level.CONTROL else 0o4
-    mode = recording.mode | (bits << 3 if recording.gid in peer.groups else bits)
-    return f"have its owner or root run: perfkeep chmod {mode:04o} {recording.name}"
+    command = ""
+    if recording.gid in peer.groups or not recording.mode & 0o070:
+        mode = recording.mode | bits << 3
+        if recording.gid not in peer.groups:  # no group may anything so far: let it be the peer's
+            command = f"perfkeep chown :{peer.gid} {recording.name} && "
+    else:
+        mode = recording.mode | bits
+    command += f"perfkeep chmod {mode:04o} {recording.name}"
+    return f"have its owner or root run: {command}"
 
 
 def check(peer: Peer, recording: Recording, needed: Level, verb: str) -> None:

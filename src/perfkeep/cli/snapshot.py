@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--last cannot be combined with --since or --until")
     since = parse_moment(options.since) if options.since is not None else None
     until = parse_moment(options.until) if options.until is not None else None
+    if since is not None and since > time.clock_gettime_ns(time.CLOCK_MONOTONIC):
+        raise UsageError(f"--since {options.since} is in the future")
     if since is not None and until is not None and until <= since:
         raise UsageError(f"--until {options.until} is not after --since {options.since}")
     path = options.output or f"{options.name}.data"
