@@ -27,8 +27,10 @@ _DONTWAIT = int(socket.MSG_DONTWAIT)
 _PEEK = int(socket.MSG_PEEK) | _DONTWAIT
 _SPIN_NS = 60_000
 
-#: A broker is there within about 0.1 s; one that has not answered by then is broken.
-START_TIMEOUT_S = 10.0
+#: A broker is there within about 0.1 s. One that brings recordings back after both daemons died waits
+#: up to 10 s for what opens their events, and on a busy machine starts late; one that has not
+#: answered by then is broken.
+START_TIMEOUT_S = 30.0
 _LAUNCH_AGAIN_S = 0.3
 _MOST_FAILURES = 3
 #: Another user's broker cannot be started from here, but it may be restarting; then its socket stays,
@@ -274,7 +276,8 @@ def launch(where: Instance) -> bool:
         poll.register(read_end.fileno(), select.POLLIN)
         if not poll.poll(START_TIMEOUT_S * 1000):
             raise Unreachable(
-                "a new broker does not answer", hint=f"its log may say why: {where.log}"
+                f"a new broker does not answer after {START_TIMEOUT_S:.0f} s",
+                hint=f"its log may say why: {where.log}",
             )
         said = os.read(read_end.fileno(), 4096).decode(errors="replace")
     if said not in ("ready", ""):
