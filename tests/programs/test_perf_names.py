@@ -57,22 +57,22 @@ def all_understood(events: Sequence[str], sysfs: Path | None) -> set[str]:
 
 def recording(id: int, name: str) -> Recording:
     """One of two kinds."""
-    made = Recording(id, name, Owner(0, 0, 1, ""), Ring("backward", 65536), Target(), 0)
+    result = Recording(id, name, Owner(0, 0, 1, ""), Ring("backward", 65536), Target(), 0)
     for kind, event in enumerate(("cpu-clock", "sched:sched_switch")):
-        made.kinds[id + kind] = KindOfEvent(id + kind, Kind(event, event, Attr().pack()))
-    return made
+        result.kinds[id + kind] = KindOfEvent(id + kind, Kind(event, event, Attr().pack()))
+    return result
 
 
 @pytest.fixture(scope="module")
 def events() -> list[str]:
-    found = known_events()
-    assert "sched:sched_switch" in found and len(found) > 500
-    return found
+    names = known_events()
+    assert "sched:sched_switch" in names and len(names) > 500
+    return names
 
 
 @pytest.fixture(scope="module")
 def sysfs(events: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What /sys has, and a recording for each word of `perf list`."""
+    """A sysfs with all that /sys has, and a recording for each word of `perf list`."""
     top = tmp_path_factory.mktemp("sysfs")
     folder, real = top, Path("/sys")
     for part in [*DEVICES.parts, ""]:

@@ -68,7 +68,7 @@ def counts(said: str) -> dict[str, int]:
 
 
 def warnings(errors: str) -> str:
-    """What perf reports of a file, but for samples that it was itself too slow to write: on a busy
+    """The warnings of perf about a file, but for samples that it was itself too slow to write: on a busy
     machine it always may be."""
     return re.sub(r"Warning:\nProcessed .* lost \d+ chunks!\n\nCheck .*\n+", "", errors)
 

@@ -113,7 +113,7 @@ def relation(connection: Connection, query: str) -> Any:
 
 
 def refusal(error: SqlError) -> PerfkeepError:
-    """What DuckDB says, without the class of error that it begins with.
+    """DuckDB's error as perfkeep's, without the class of error that its text begins with.
 
     Returns:
         UsageError: the query is wrong · PerfkeepError: ENODATA: the data do not answer it.

@@ -162,17 +162,17 @@ class SysfsView:
         """
         access = (recording.mode, recording.owner.uid, recording.gid)
         before, access_before = self._shown.pop(recording.id, ({}, access))
-        wanted = self._named(recording, before)
-        for name in before.keys() - wanted.keys():
+        names = self._named(recording, before)
+        for name in before.keys() - names.keys():
             self._taken.pop(name.lower(), None)
             with suppress(FileNotFoundError):
                 os.unlink(f"{self.root}/events/{name}")
-        for name, id in wanted.items():
+        for name, id in names.items():
             if before.get(name) != id or access != access_before:
                 self._write(f"events/{name}", f"id={id:#x},lenient=1", recording)
             self._taken[name.lower()] = recording.id
-        if wanted:
-            self._shown[recording.id] = wanted, access
+        if names:
+            self._shown[recording.id] = names, access
         self._show_cpus()
 
     def _show_cpus(self) -> None:
@@ -189,11 +189,12 @@ class SysfsView:
         for kind in recording.kinds.values():
             for name in entries(recording, kind):
                 longer = f"{name}.{kind.id}"
-                taken = name.lower() in map(str.lower, named)
-                others = self._taken.get(name.lower(), recording.id) != recording.id
-                theirs = before.get(name, kind.id) != kind.id
-                own = longer in before or taken or others or theirs
-                named[longer if own else name] = kind.id
+                in_use = (
+                    name.lower() in map(str.lower, named)
+                    or before.get(name, kind.id) != kind.id
+                    or self._taken.get(name.lower(), recording.id) != recording.id
+                )
+                named[longer if in_use or longer in before else name] = kind.id
         return named
 
     def _write(self, name: str, text: str, of: Recording | None = None) -> None:

@@ -61,7 +61,7 @@ def _events(events: Sequence[EventInfo], names: dict[int, list[str]]) -> str:
 
 
 def _argument(name: str) -> str:
-    """What stock perf takes, under `perfkeep exec` or after `perfkeep mount`."""
+    """The argument that stock perf takes, under `perfkeep exec` or after `perfkeep mount`."""
     return f"-e persistent/{name}/"
 
 

@@ -1,4 +1,4 @@
-"""Whether the events of an adopted recording still count: the process that opened them may have
+"""Finds out if the events of an adopted recording still count: the process that opened them may have
 disabled them, as `perf record` does when it ends by SIGINT or SIGTERM.
 
 The kernel has no call that tells. An event in a group is enabled only while the group's leader is,
@@ -42,8 +42,8 @@ def disabled_by_program(info: RecordingInfo, system: bool = False) -> str:
 
 
 def _enabled(id: int, cpu: int, system: bool) -> bool | None:
-    """Whether an event counts; None: it cannot be told, for want of permission or because it is in
-    another's group.
+    """True if an event counts; None if the caller cannot find out, for want of permission or because
+    the event is in another's group.
     """
     try:
         with reopen(id, cpu, system=system) as event, _companion(event, cpu) as companion:

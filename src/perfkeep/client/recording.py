@@ -361,7 +361,7 @@ def infos(*, system: bool = False) -> list[RecordingInfo]:
 
 
 def _as_it_is(info: RecordingInfo, system: bool) -> RecordingInfo:
-    """With a problem that only the kernel knows of."""
+    """The same recording, with a problem that only the kernel knows of."""
     if info.target.program is None:
         return info
     from perfkeep.client.adopted import as_it_is  # to list recordings needs little

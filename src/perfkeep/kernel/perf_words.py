@@ -61,7 +61,7 @@ def _is_of_pmu(name: str) -> bool:
 
 
 def _names(folder: str) -> list[str]:
-    """What is in a folder; nothing if the caller cannot see it, and then its perf cannot either."""
+    """The entries of a folder; none if the caller cannot see it, and then its perf cannot either."""
     try:
         return os.listdir(folder)
     except OSError:

@@ -66,10 +66,10 @@ class Names(RuleBasedStateMachine):
         if self.registry.named(name) is not None:
             return
         ids = self.registry.allocate(len(kinds))
-        made = recording(ids[0], name)
-        made.kinds = {id: kind(id, text) for id, text in zip(ids, kinds, strict=True)}
-        self.registry.add(made)
-        self.view.update(made)
+        new = recording(ids[0], name)
+        new.kinds = {id: kind(id, text) for id, text in zip(ids, kinds, strict=True)}
+        self.registry.add(new)
+        self.view.update(new)
 
     @rule(data=st.data(), text=st.sampled_from(KINDS))
     def join(self, data: st.DataObject, text: str) -> None:
