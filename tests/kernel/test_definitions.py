@@ -137,6 +137,6 @@ def test_check_finds_a_tracepoint_that_is_not_there_without_a_daemon(
     system = tracing.systems()[0]
     define(folder / "a.toml", "a", [SWITCH, f"{system}:no_such_event"])
     assert main(["check"]) == 2
-    (line,), _ = said(capsys)
+    (line, *_), _ = said(capsys)
     assert line.startswith(f"{folder}/a.toml:2: unknown event '{system}:no_such_event'")
     assert not running.socket.exists()

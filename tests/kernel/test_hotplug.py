@@ -151,8 +151,11 @@ def test_snapshots_that_run_meanwhile_are_whole(
             switch(on)
             with recording.snapshot() as snapshot:
                 numbers = one.numbers_in(snapshot)
+                (ring,) = [cpu for cpu in snapshot.coverage.cpus if cpu.cpu == 0]
             assert numbers == list(range(numbers[0], numbers[-1] + 1))
-            assert numbers[0] == 1 and len(numbers) > len(seen)
+            # A busy machine takes so long to switch a CPU that the ring wraps.
+            assert numbers[0] == 1 or ring.wrapped
+            assert not seen or numbers[-1] > seen[-1]
             seen = numbers
     eventually(lambda: not recording.info.offline)
 
