@@ -41,6 +41,7 @@ _CODE = (2, 10)
 _NO_TYPE = 0
 # By binding: of aliases a global one counts most, and a weak one least, as for perf.
 _RANKS = np.array([1, 2, 0, *[1] * 13], "u1")
+_FULL = ".symtab"
 # SHF_ALLOC, SHF_EXECINSTR
 _ALLOCATED_FLAG, _CODE_FLAG = 2, 4
 _DWARF = ".debug_info"
@@ -124,11 +125,11 @@ def _loaded(elf: ELFFile) -> Iterator[tuple[int, int, int]]:
             yield section["sh_offset"], section["sh_size"], section["sh_addr"]
 
 
-def _tables(elf: ELFFile) -> Iterator[tuple[Ints, bytes]]:
-    """Each symbol table and its names."""
+def _tables(elf: ELFFile) -> Iterator[tuple[bool, Ints, bytes]]:
+    """Each symbol table and its names, and whether it is that of all symbols."""
     kind = _SYMBOL_64 if elf.elfclass == 64 else _SYMBOL_32
     kind = kind if elf.little_endian else kind.newbyteorder(">")
-    for name in (".symtab", ".dynsym"):
+    for name in (_FULL, ".dynsym"):
         section = elf.get_section_by_name(name)
         if section is None or section["sh_type"] == "SHT_NOBITS":
             continue
@@ -136,19 +137,20 @@ def _tables(elf: ELFFile) -> Iterator[tuple[Ints, bytes]]:
         names = elf.get_section(section["sh_link"])
         if names is not None:
             yield (
+                name == _FULL,
                 np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind),
                 names.data(),
             )
 
 
-def _symbols(tables: list[tuple[Ints, bytes]], ends: Ints) -> SymbolTable:
+def _symbols(tables: list[tuple[bool, Ints, bytes]], ends: Ints) -> SymbolTable:
     """
     Args:
         ends: of the sections with code, by their numbers; 0: it has none.
     """
     parts: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
     names = b""
-    for table, text in tables:
+    for full, table, text in tables:
         type = table["info"] & 0xF
         limits = np.append(ends, np.uint64(0))[np.minimum(table["section"], len(ends))]
         # A label of assembler code, like _start, which is not hidden.
@@ -160,14 +162,33 @@ def _symbols(tables: list[tuple[Ints, bytes]], ends: Ints) -> SymbolTable:
         parts.append(
             (some["value"].astype("u8"), some["size"].astype("u8"),
              some["name"].astype("i8") + len(names), limits[wanted],
-             _RANKS[some["info"] >> 4])
+             _RANKS[some["info"] >> 4] + (len(_RANKS) if full else 0))
         )  # fmt: skip
         names += text + b"\0"
     if not parts:
         return SymbolTable(np.empty(0, "u8"), np.empty(0, "u8"), b"", np.empty(0, "i8"))
     starts, sizes, places, limits, ranks = (np.concatenate(one) for one in zip(*parts, strict=True))
-    order = np.argsort(ranks, kind="stable")
+    order = _aliases_ranked(starts, ranks, places, names)
     return SymbolTable(starts[order], sizes[order], names, places[order], limits[order])
+
+
+def _aliases_ranked(starts: Ints, ranks: Ints, places: Ints, names: bytes) -> Ints:
+    """An order of symbols in which of those at one address the best comes last, chosen as perf does
+    (choose_best_symbol): by rank, then that with fewer leading underscores, the longer, the earlier.
+    """
+    in_order = np.sort(starts)
+    repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+    shared = np.isin(starts, repeated)
+    aliases = np.nonzero(shared)[0]
+    texts = np.frombuffer(names, "u1")
+    ends = np.nonzero(texts == 0)[0]
+    begin = places[aliases]
+    end = ends[np.searchsorted(ends, begin)]
+    underscores = np.zeros(len(begin), "i8")
+    while (more := texts[begin + underscores] == ord("_")).any():  # a NUL ends each name
+        underscores += more
+    order = np.lexsort((-aliases, end - begin, -underscores, ranks[aliases]))
+    return np.concatenate([np.nonzero(~shared)[0], aliases[order]])
 
 
 def _ends(elf: ELFFile) -> Ints:

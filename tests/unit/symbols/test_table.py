@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkeep.errors import DataError
+from perfkeep.symbols import elf
 from perfkeep.symbols.build_id import of_file
 from perfkeep.symbols.elf import image
 from perfkeep.symbols.identity import Identity
@@ -103,6 +104,61 @@ def test_of_anything_it_takes_the_lines_that_are_of_code(text: bytes) -> None:
     expected.pop(0, None)
     some = from_kallsyms(text)
     assert dict(zip(some.starts.tolist(), some.names_of(some.starts), strict=True)) == expected
+
+
+LOCAL, GLOBAL, WEAK = 0, 1, 2
+
+
+def symbol_table(*symbols: tuple[int, str, int]) -> tuple[np.ndarray, bytes]:
+    """A symbol table with functions of 10 bytes, of (address, name, binding), and its names."""
+    table, names = np.zeros(len(symbols), elf._SYMBOL_64), b"\0"
+    for row, (address, name, binding) in zip(table, symbols, strict=True):
+        row["name"], row["info"], row["section"] = len(names), binding << 4 | 2, 1
+        row["value"], row["size"] = address, 10
+        names += name.encode() + b"\0"
+    return table, names
+
+
+def name_of(*symbols: tuple[str, int]) -> str | None:
+    """Name of the address at which all of these are."""
+    tables = [(True, *symbol_table(*((16, *symbol) for symbol in symbols)))]
+    (name,) = elf._symbols(tables, np.zeros(2, "u8")).names_of(np.array([16], "u8"))
+    return name
+
+
+def test_of_aliases_the_name_is_the_one_that_stock_perf_prints() -> None:
+    assert name_of(("weak", WEAK), ("local", LOCAL)) == "local"
+    assert name_of(("global", GLOBAL), ("__GI_global", LOCAL)) == "global"
+    assert name_of(("__GI___execve", LOCAL), ("__execve", LOCAL)) == "__GI___execve"
+    assert name_of(("read", WEAK), ("__read", WEAK)) == "read"
+    assert name_of(("__memcpy_erms", LOCAL), ("__memmove_erms", LOCAL)) == "__memmove_erms"
+    assert name_of(("_loop0_96_rule", LOCAL), ("_loop0_97_rule", LOCAL)) == "_loop0_96_rule"
+
+
+def test_the_table_of_all_symbols_comes_before_that_of_exported_ones() -> None:
+    full, exported = (
+        symbol_table((16, "__GI___f", LOCAL)),
+        symbol_table((16, "f", GLOBAL), (32, "g", WEAK)),
+    )
+    symbols = elf._symbols([(False, *exported), (True, *full)], np.zeros(2, "u8"))
+    assert symbols.names_of(np.array([16, 32], "u8")) == ["__GI___f", "g"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["f", "_f", "__f", "f_g", "_", "__", ""]), st.sampled_from([LOCAL, GLOBAL, WEAK])
+        ),
+        min_size=1, max_size=8,
+    )
+)  # fmt: skip
+def test_the_order_of_aliases_is_that_of_stock_perf(symbols: list[tuple[str, int]]) -> None:
+    def worth(symbol: tuple[str, int]) -> tuple[bool, bool, int, int]:
+        name, binding = symbol
+        underscores = len(name) - len(name.lstrip("_"))
+        return binding != WEAK, binding == GLOBAL, -underscores, len(name)
+
+    assert name_of(*symbols) == max(symbols, key=worth)[0]  # of equals the first
 
 
 def test_a_function_of_the_c_library_is_found_by_its_place_in_the_file() -> None:
