@@ -115,6 +115,7 @@ class Mappings:
     """
     Args:
         found: (type, bytes, ns) of records in the order of time.
+        untimed: no event records time, and offsets in the file stand for ns.
 
     Attributes:
         kernel_text: where the kernel's own text begins; None: the file does not say.
@@ -123,7 +124,8 @@ class Mappings:
         spaces: as `at` numbers them; the first two are UNKNOWN and KERNEL.
     """
 
-    def __init__(self, found: Iterable[tuple[int, memoryview, int]]) -> None:
+    def __init__(self, found: Iterable[tuple[int, memoryview, int]], untimed: bool = False) -> None:
+        self._untimed = untimed
         self.kernel_text: int | None = None
         self.kernel_build_id = ""
         self.spaces = [Space(-1, []), Space(-1, [])]
@@ -185,6 +187,8 @@ class Mappings:
         pid, time = rows.get("pid"), rows.get("time")
         if pid is None:
             return np.zeros(len(rows), "i8")
+        if self._untimed:
+            return self.at(pid.values.astype("i8"), rows.offsets)
         return self.at(pid.values.astype("i8"), None if time is None else time.values)
 
     def at(self, pids: Ints, times: Ints | None) -> Ints:

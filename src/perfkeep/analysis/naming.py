@@ -27,14 +27,15 @@ def symbolizer(
     records: Iterable[tuple[int, memoryview, int]],
     kallsyms: Callable[[], bytes],
     images: Images | None = None,
+    untimed: bool = False,
 ) -> Symbolizer:
     """
     Args:
-        records: see Mappings.
+        records, untimed: see Mappings.
         kallsyms: gives what /proc/kallsyms says here; not used where the file is of another boot.
         images: see Symbolizer.
     """
-    mappings = Mappings(records)
+    mappings = Mappings(records, untimed)
     section = file.features.get(Feature.BUILD_ID)
     ids = build_ids(section) if section is not None else {}
     text = kallsyms()

@@ -83,7 +83,8 @@ class Table:
         found: as above.
         unread: bits of sample_type whose fields this version cannot decode, nor what lies behind
             them; 0: it decodes whole samples.
-        with_context: adds columns that the records themselves do not have.
+        with_context: adds columns that the records themselves do not have, given those that they have
+            and their offsets.
         counted: see records.groups; None: what samples have of id and period is the event's.
     """
 
@@ -91,7 +92,7 @@ class Table:
         self.kind, self.found = kind, found
         self.unread = unread(kind.attr)
         self.counted: Counted | None = None
-        self.with_context: Callable[[list[Column]], list[Column]] = list
+        self.with_context: Callable[[list[Column], Ints], list[Column]] = lambda own, _: own
         self._view = view
 
     @cached_property
@@ -133,7 +134,7 @@ class Table:
         columns = _in_order(columns)
         if self.counted is not None:
             columns = self.counted.instead(columns, offsets)
-        return Rows(self.with_context(columns), offsets)
+        return Rows(self.with_context(columns, offsets), offsets)
 
     def batches(self) -> Iterator[Rows]:
         """Some samples, and then the next."""
