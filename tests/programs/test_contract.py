@@ -6,6 +6,7 @@ docs/contract.md says which test holds which row.
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -335,6 +336,25 @@ def test_an_event_of_one_s_own_does_not_write_into_a_persistent_ring(launch: Lau
     own = second.open(SOFTWARE, CPU_CLOCK, 0, "period=100000", "sample_type=3")
     assert second.ioctl(own, SET_OUTPUT, again) == 0
     assert second.ask(f"mmap {again} {RING} r") == 0
+    while second.ask(f"read {own}") < 20_000_000:  # 200 samples
+        pass
+    assert second.ask("head") == 0
+
+
+@pytest.mark.parametrize("pid", [-1, 0], ids=["of a CPU", "of a task"])
+@pytest.mark.parametrize("no_group", [0, 1])
+def test_an_event_opened_with_FD_OUTPUT_does_not_write_into_a_persistent_ring(
+    launch: Launch, pid: int, no_group: int
+) -> None:
+    first, second = launch(), launch()
+    _, id = first.unclaimed()
+    again = second.reopen(id)
+    flags, fields = 2 | no_group, "period=100000 sample_type=3"
+    own = second.ask(f"open {SOFTWARE} {CPU_CLOCK} 0 {pid} {flags} {again} {fields}")
+    assert own >= 0
+    assert second.ask(f"mmap {again} {RING} r") == 0
+    # The task's event counts only on CPU 0, so the program stays there.
+    os.sched_setaffinity(second.process.pid, {0})
     while second.ask(f"read {own}") < 20_000_000:  # 200 samples
         pass
     assert second.ask("head") == 0

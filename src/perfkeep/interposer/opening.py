@@ -69,6 +69,8 @@ def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> A
     is unclaimed later. All else goes to the kernel, and so does what cannot be opened, whose
     errno is the kernel's to say.
     """
+    if call.flags & OpenFlag.FD_OUTPUT and _in_its_group(call, table):
+        return _without_output(call, table, rights)
     if call.pid != -1 or call.cpu < 0 or call.flags & ~_OF_A_CPU:
         return GO_ON
     if not call.caller.has_rights(rights):
@@ -79,6 +81,20 @@ def in_place(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> A
         return _open(call, table)
     except OSError:
         return GO_ON
+
+
+def _without_output(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> Answer:
+    """Open an event whose output PERF_FLAG_FD_OUTPUT directs into a persistent event's ring, without
+    that output: as with SET_OUTPUT, no other event writes there.
+    """
+    if not call.caller.has_rights(rights):
+        return Refusal(errno.EACCES)
+    flags = call.flags & ~(OpenFlag.FD_OUTPUT | OpenFlag.FD_NO_GROUP)
+    try:
+        return _open(call._replace(group_fd=-1, flags=flags), table)
+    except OSError as error:
+        # Not the kernel's to answer: it would direct the output there.
+        return Refusal(error.errno or errno.EINVAL)
 
 
 def persistent(call: OpenCall, table: Table, rights: tuple[bytes | str, ...]) -> Answer:
@@ -121,10 +137,11 @@ def _open(call: OpenCall, table: Table) -> NewFd:
         known = bytes(buffer)
         name = ctypes.create_string_buffer(_as_seen_from(call.caller.thread, type, path))
         _WORD.pack_into(buffer, _CONFIG1_AT, ctypes.addressof(name))
-    with _leader(call) as leader:
-        fd = perf_event_open(bytes(buffer), -1, call.cpu, leader, OpenFlag(call.flags))
+    with _leader(call) as leader, _target(call) as target:
+        fd = perf_event_open(bytes(buffer), target, call.cpu, leader, OpenFlag(call.flags))
     text = None if path is None else os.fsdecode(path)
-    _remember(table, fd, Opened(known, call.cpu, call.caller.process, text))
+    if call.pid == -1:
+        _remember(table, fd, Opened(known, call.cpu, call.caller.process, text))
     return NewFd(fd, call.cloexec)
 
 
