@@ -35,7 +35,7 @@ pytestmark = requires(perf_events, compiler, seccomp_notification)
         (["sh", "-c", "exit 7"], 7),
         (["sh", "-c", "kill -TERM $$"], -signal.SIGTERM),
         (["/does/not/exist"], 127),
-        (["/etc/hostname"], 126),
+        (["/etc/passwd"], 126),
     ],
 )
 def test_the_exit_code_is_the_program_s(instance: Path, command: list[str], code: int) -> None:

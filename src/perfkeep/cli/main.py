@@ -5,12 +5,19 @@ Exit codes: 0 done, 1 failed, 2 not understood, 3 a snapshot that is not complet
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+
+# Folders of PYTHONPATH come last: a program that `exec` runs may need them, and what lies there may
+# have the name of a module of Python's own.
+_FOLDERS = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+if not sys.flags.ignore_environment and "PYTHONPATH" in os.environ:
+    sys.path.sort(key=lambda path: os.path.abspath(path) in _FOLDERS)
+
+import argparse  # noqa: E402
+import importlib  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
 
 # msgspec loads typing_extensions where it is installed, and with it inspect and ast: a sixth of
 # the time that `perfkeep ls` takes, for what this Python's own typing has. Only here, where the
@@ -114,11 +121,16 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def _joined(words: Sequence[str]) -> list[str]:
-    """--since -10s → --since=-10s: argparse takes all that begins with "-" for an option."""
+    """--since -10s → --since=-10s: argparse takes all that begins with "-" for an option.
+
+    The command of `exec` stays as it is, and so does everything after "--".
+    """
     joined: list[str] = []
-    for word in words:
+    for index, word in enumerate(words):
+        if word == "--" or joined[:1] == ["exec"]:
+            return joined + list(words[index:])
         negative = word[:1] == "-" and word[1:2].isdecimal()
-        if negative and joined and joined[-1][:2] == "--" and joined[-1] != "--":
+        if negative and joined and joined[-1][:2] == "--":
             joined[-1] += f"={word}"
         else:
             joined.append(word)
@@ -132,7 +144,9 @@ class _Parser(argparse.ArgumentParser):
         self.verbs: dict[str, argparse.ArgumentParser] = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args(None if args is None else _joined(args), namespace)
+        # The command's parser, which calls the verb's with what remains.
+        words = _joined(args) if args is not None and self.verbs else args
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.print_usage(sys.stderr)

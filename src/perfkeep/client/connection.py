@@ -260,7 +260,7 @@ def launch(where: Instance) -> bool:
     import select
 
     import perfkeep
-    from perfkeep.kernel.spawn import spawn
+    from perfkeep.kernel.spawn import spawn, wait
 
     instance.prepare_directory(where)
     main = os.path.join(
@@ -271,7 +271,7 @@ def launch(where: Instance) -> bool:
         with write_end:
             command = ["-I", main, where.socket, "--ready", str(write_end.fileno())]
             pid = spawn(command, (write_end.fileno(),), where.log)
-        os.waitpid(pid, 0)  # the broker itself is its child, and has detached
+        wait(pid)  # the broker itself is its child, and has detached
         poll = select.poll()
         poll.register(read_end.fileno(), select.POLLIN)
         if not poll.poll(START_TIMEOUT_S * 1000):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ import time
 import perfkeep
 from perfkeep.client.connection import START_TIMEOUT_S, Connection, call, disconnect, try_connect
 from perfkeep.errors import BrokerError, Unreachable
-from perfkeep.kernel.spawn import spawn
+from perfkeep.kernel.spawn import spawn, wait
 from perfkeep.wire import instance, messages
 
 
@@ -74,7 +75,13 @@ def _check_that_it_runs(package: str) -> None:
     for room in ("broker", "keeper", "opener", "redactor"):
         path = os.path.join(package, room, "__main__.py")
         pid = spawn(["-I", path, "--try"], ())
-        _, status = os.waitpid(pid, 0)
+        status = wait(pid)
+        if status is None:
+            raise BrokerError(
+                errno.ECHILD,
+                f"SIGCHLD is ignored, so nothing tells whether {path} starts; nothing was changed",
+                hint="call upgrade from a process that does not ignore SIGCHLD",
+            )
         if status:
             raise BrokerError(
                 os.waitstatus_to_exitcode(status) or 1,

@@ -19,9 +19,10 @@ from perfkeep.abi.perf_event import PERF_TYPE_PERSISTENT, Attr, Flag
 from perfkeep.client import connection, sysfs
 from perfkeep.errors import KernelRefused, PerfkeepError
 from perfkeep.interposer import filter
-from perfkeep.kernel import seccomp
+from perfkeep.kernel import execute, seccomp
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.namespace import unshare_mounts
+from perfkeep.kernel.spawn import wait
 from perfkeep.kernel.syscalls import perf_event_open
 from perfkeep.wire import instance
 from perfkeep.wire.instance import Instance
@@ -97,7 +98,7 @@ def _start_supervisor(where: Instance) -> socket.socket:
         ours.close()
         _detach_and_serve(theirs, where)
     theirs.close()
-    os.waitpid(child, 0)
+    wait(child)
     said = ours.recv(4096).decode(errors="replace")
     if not said.isdecimal():
         ours.close()
@@ -216,21 +217,28 @@ def _show_events(where: Instance, may_mount: bool) -> dict[str, str]:
 def become(
     command: list[str], defaults: dict[str, str], settings: dict[str, str] | None = None
 ) -> NoReturn:
-    """execvp(3), with the environment and the signals that this process was started with, which
-    Python has changed since: it ignores SIGPIPE, and sets LC_CTYPE in the C locale.
+    """execvp(3), with the bytes of arguments and environment that this process was started with.
+
+    Python ignores SIGPIPE and SIGXFSZ when it starts, and nothing remembers whether they were
+    ignored before: the program has them at their defaults.
 
     Args:
+        command: the last arguments of this process.
         defaults: environment variables, for those that are not set.
         settings: environment variables, whether they are set or not.
 
     Raises:
         OSError: ENOENT no such program · EACCES, ENOEXEC it cannot be run.
     """
-    with open("/proc/self/environ", "rb") as file:
-        pairs = [line.partition(b"=")[::2] for line in file.read().split(b"\0") if line]
-    environment = {os.fsencode(name): os.fsencode(value) for name, value in defaults.items()}
-    environment.update(pairs)
-    environment.update((os.fsencode(k), os.fsencode(v)) for k, v in (settings or {}).items())
+    environment = execute.own_environment()
+    names = {entry.partition(b"=")[0] for entry in environment}
+    for name, value in defaults.items():
+        if os.fsencode(name) not in names:
+            environment.append(os.fsencode(f"{name}={value}"))
+    for name, value in (settings or {}).items():
+        start = os.fsencode(f"{name}=")
+        environment = [entry for entry in environment if not entry.startswith(start)]
+        environment.append(start + os.fsencode(value))
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    os.execvpe(command[0], command, environment)
+    execute.execvpe(execute.own_arguments()[-len(command) :], environment)

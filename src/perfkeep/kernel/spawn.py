@@ -36,4 +36,18 @@ def spawn(
     # To itself: no longer closed on exec, in the new process alone (glibc since 2.29, musl).
     actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in keep]
     python = python or sys.executable
-    return os.posix_spawn(python, [python, *command], os.environ, file_actions=actions, setpgroup=0)
+    # posix_spawn(3) takes no entry without a name, as "=C:" is.
+    environment = {name: value for name, value in os.environ.items() if name}
+    return os.posix_spawn(
+        python, [python, *command], environment, file_actions=actions, setpgroup=0
+    )
+
+
+def wait(pid: int) -> int | None:
+    """waitpid(2) for a child of ours; its status, or None where this process ignores SIGCHLD: the
+    kernel then keeps none.
+    """
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
