@@ -188,26 +188,68 @@ static long race(int count, uint64_t config)
 static volatile long signals;
 static void count_signal(int number) { signals++; }
 
-/* Gives how many opens failed while a signal came every 50 us. */
-static long alarm_opens(int count)
+static struct itimerval before;
+
+static void storm_begins(int flags, int microseconds)
 {
-	struct itimerval often = {{0, 50}, {0, 50}}, never = {{0, 0}, {0, 0}};
-	struct sigaction action = {.sa_handler = count_signal, .sa_flags = SA_RESTART};
-	long failed = 0;
+	struct itimerval often = {{0, microseconds}, {0, microseconds}};
+	struct sigaction action = {.sa_handler = count_signal, .sa_flags = flags};
 
 	memset(&attr, 0, sizeof attr);
 	attr.size = sizeof attr;
 	attr.type = PERF_TYPE_SOFTWARE;
 	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &often, NULL);
+	setitimer(ITIMER_REAL, &often, &before);
+}
+
+/* Gives how many opens failed while a signal came every 50 us, to a handler with SA_RESTART. */
+static long alarm_opens(int count)
+{
+	long failed = 0;
+
+	storm_begins(SA_RESTART, 50);
 	for (int i = 0; i < count; i++) {
 		long fd = perf_event_open(&attr, -1, 0, -1, 0);
 
 		if (fd < 0) failed++;
 		else close(fd);
 	}
-	setitimer(ITIMER_REAL, &never, NULL);
+	setitimer(ITIMER_REAL, &before, NULL);
 	return signals ? failed : -1;
+}
+
+#define AGAIN(call) ({ long got_; do got_ = (call); while (got_ == -EINTR); got_; })
+
+/*
+ * Handlers without SA_RESTART: calls that gave EINTR are made again. Gives the first other errno;
+ * UNCLAIM would give EEXIST and CLAIM EINVAL if the call that gave EINTR had done anything.
+ */
+static long storm(int count)
+{
+	long fd, got = 0;
+
+	storm_begins(0, 50);
+	for (int i = 0; i < count && got >= 0; i++) {
+		got = fd = AGAIN(perf_event_open(&attr, -1, 0, -1, 0));
+		if (fd < 0) break;
+		got = AGAIN(result(ioctl(fd, PERF_EVENT_IOC_DISABLE, 0)));
+		if (got >= 0 && i % 10 == 0) got = AGAIN(result(ioctl(fd, 0x2408, 0)));
+		if (got > 0) got = AGAIN(result(ioctl(fd, 0x2409, 0)));
+		close(fd);
+	}
+	setitimer(ITIMER_REAL, &before, NULL);
+	return got < 0 ? got : signals ? 0 : -1;
+}
+
+/* UNCLAIM while a signal comes every millisecond, to a handler without SA_RESTART. */
+static long unclaim_in_storm(int fd)
+{
+	long got;
+
+	storm_begins(0, 1000);
+	got = AGAIN(result(ioctl(fd, 0x2408, 0)));
+	setitimer(ITIMER_REAL, &before, NULL);
+	return got;
 }
 
 static long run(char *line);
@@ -300,6 +342,8 @@ static long run(char *line)
 	if (!strcmp(line, "pid")) return getpid();
 	if (!strcmp(line, "race")) return race(a, b);
 	if (!strcmp(line, "alarm")) return alarm_opens(a);
+	if (!strcmp(line, "storm")) return storm(a);
+	if (!strcmp(line, "unclaim_in_storm")) return unclaim_in_storm(a);
 	if (!strcmp(line, "children")) return result(waitpid(-1, NULL, WNOHANG));
 	if (!strcmp(line, "compat_open")) return compat_open(a, b, c);
 	if (!strcmp(line, "compat_ioctl")) return compat(54, a, b, 0, 0, 0);

@@ -1,8 +1,8 @@
 """The supervisor: answers the calls that the filter hands to it, until the last program is gone.
 
-It runs as the user who started the program, with no privilege that the program has not. Ordinary
-calls are answered in the loop; those that the broker must be asked about in a second thread, so
-that a broker that is slow holds up nobody else.
+It runs as the user who started the program, with no privilege that the program has not. The threads
+that receive calls answer the ordinary ones; another thread asks the broker about the rest, so that a
+slow broker delays no ordinary call.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ from perfkeep.wire.supervisors import Known
 
 Handler = Callable[[], Answer]
 _MOST_EXPLAINED = 256
+#: Threads that receive calls.
+_RECEIVERS = 2
 
 
 def say(text: str) -> None:
@@ -101,19 +103,26 @@ class Supervisor:
             supervisors.close(asked)
 
     def _answer_all(self) -> None:
+        """Two threads receive calls in turn: while one answers, the other waits in the kernel for
+        the next. Until a call has been received, a signal with a handler ends it (EINTR)."""
+        for _ in range(_RECEIVERS):
+            threading.Thread(target=self._receive_all, daemon=True).start()
         poll = select.poll()
-        poll.register(self.listener.fileno(), select.POLLIN)
-        while True:
-            ((_, bits),) = poll.poll()
-            if bits & select.POLLIN:
-                self._next()
-            elif bits & (select.POLLHUP | select.POLLERR):
-                return
+        poll.register(self.listener.fileno(), 0)  # POLLHUP is reported nevertheless
+        poll.poll()
 
-    def _next(self) -> None:
-        call = seccomp.receive(self.listener.fileno())
-        if call is None:
-            return
+    def _receive_all(self) -> None:
+        process.prefer_this_thread()
+        while True:
+            try:
+                call = seccomp.receive(self.listener.fileno())
+            except OSError as error:
+                say(f"calls cannot be received: {error}")
+                return
+            if call is not None:
+                self._next(call)
+
+    def _next(self, call: Notification) -> None:
         answer: Answer | Handler = GO_ON
         try:
             answer = self._plan(Caller(call.pid, partial(self._waits, call)), call)
@@ -149,7 +158,7 @@ class Supervisor:
         return seccomp.valid(self.listener.fileno(), call.id)
 
     def _ask(self) -> None:
-        """The second thread."""
+        """The thread that asks the broker."""
         while True:
             call, handler = self._questions.get()
             answer: Answer
@@ -172,7 +181,7 @@ class Supervisor:
                 say(f"an answer could not be given: {error!r}")
 
     def _tell(self, asked: socket.socket) -> None:
-        """The third thread: `perfkeep adopt` asks what it was that we opened."""
+        """The thread for `perfkeep adopt`, which asks what we opened."""
         while True:
             try:
                 supervisors.serve(asked, self._known)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from contextlib import suppress
 
 from perfkeep.kernel.fd import OwnedFd
 from perfkeep.kernel.syscalls import pidfd_getfd
@@ -134,3 +135,11 @@ def rights(thread: int | str, status: bytes) -> tuple[bytes | str, ...]:
     except OSError:
         pass  # no security module that labels; then ours has none either
     return tuple(found)
+
+
+def prefer_this_thread() -> None:
+    """Run it before all ordinary threads, where the user may have that (CAP_SYS_NICE or
+    RLIMIT_RTPRIO); its children are ordinary again."""
+    with suppress(OSError):
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(1))
