@@ -118,7 +118,7 @@ class Supervisor:
                 call = seccomp.receive(self.listener.fileno())
             except OSError as error:
                 say(f"calls cannot be received: {error}")
-                return
+                os._exit(1)  # calls then give ENOSYS instead of waiting for ever
             if call is not None:
                 self._next(call)
 
