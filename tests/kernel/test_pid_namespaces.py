@@ -6,18 +6,22 @@ import json
 import os
 import subprocess
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import perfkeep
-from perfkeep.errors import BrokerError, UsageError
+from perfkeep.cli.main import main
+from perfkeep.client.adopt import adopt
+from perfkeep.errors import BrokerError, PerfkeepError, UsageError
 from perfkeep.kernel.pids import pid_namespace
-from perfkeep.testing.requirements import perf_events, requires, root, tracefs
+from perfkeep.testing.requirements import perf_events, perf_tool, requires, root, tracefs
 from perfkeep.wire import messages
 from support.caller import CALLS, Callers
 from support.commands import PERFKEEP
 from support.instance import names
+from support.waiting import Eventually
 
 pytestmark = [requires(perf_events, tracefs, root), pytest.mark.usefixtures("running")]
 
@@ -121,3 +125,68 @@ def test_what_would_be_opened_again_is_checked_as_well() -> None:
     other = messages.Target(pids=[os.getpid()], pid_namespace=pid_namespace() + 1)
     with pytest.raises(UsageError, match="another PID namespace"), opening.tasks(other):
         pass
+
+
+def test_what_a_container_does_not_see_has_no_name_of_another_task(
+    tmp_path: Path, caller: Callers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel gives tasks outside of the namespace the pid of the idle task."""
+    outside = caller()
+    path = tmp_path / "copy.data"
+    with outside.calling(every_us=1000):
+        done = in_namespace(
+            f"""
+            $PERFKEEP start own -e {CALLS} --ring 1M || exit 1
+            nice >&2; sh -c nice >&2
+            $PERFKEEP snapshot own -o {path} || exit 1
+            """,
+            PERFKEEP_SOCKET=str(tmp_path / "own"),
+        )
+    assert done.returncode == 0, done.stderr
+    assert "samples of tasks outside of it have the pid 0" in done.stderr
+    data = perfkeep.read(str(path))
+    assert {sample.comm for sample in data.samples() if sample.pid == 0} == {":0"}
+    inside = {sample.comm for sample in data.samples() if sample.pid != 0}
+    assert inside <= {"nice", ":-1"}, inside
+    assert any("recorded in a PID namespace of its own" in text for text in data.complaints())
+    assert main(["report", str(path)]) == 0
+    printed = capsys.readouterr()
+    assert "recorded in a PID namespace of its own" in printed.err
+    (row,) = [
+        line for line in printed.out.splitlines() if f" {outside.pid} " in line or " 0 " in line
+    ]
+    assert row.split()[:2] == [":0", "0"]
+
+
+@requires(perf_tool)
+def test_events_that_a_container_opened_get_no_names_of_tasks_outside(
+    tmp_path: Path, caller: Callers, eventually: Eventually
+) -> None:
+    """Adopted outside, where /proc and a sideband have other pids."""
+    task = caller()
+    script = f"exec perf record -q -a -e {CALLS} -o {tmp_path / 'perf.data'}"
+    with subprocess.Popen([*INSIDE, "--mount-proc", "sh", "-c", script]) as unshare:
+        try:
+            recordings: list[perfkeep.Recording] = []
+
+            def adopted() -> bool:
+                children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text()
+                for pid in map(int, children.split()):
+                    with suppress(PerfkeepError):
+                        recordings.append(adopt(pid, "inner"))
+                return bool(recordings)
+
+            eventually(adopted)
+            assert any("pids of another PID namespace" in note for note in recordings[0].notes)
+
+            def names_of_tasks_outside() -> set[str | None]:
+                task.ask("call", 1)
+                with recordings[0].snapshot() as snapshot:
+                    return {sample.comm for sample in snapshot.tables().samples() if not sample.pid}
+
+            eventually(lambda: bool(names_of_tasks_outside()))
+            assert names_of_tasks_outside() == {":0"}
+            with pytest.raises(UsageError, match="pids of another PID namespace"):
+                recordings[0].add("page-faults")
+        finally:
+            unshare.kill()

@@ -288,6 +288,8 @@ def test_a_call_that_waits_when_the_supervisor_is_killed_gives_ENOSYS(
 ) -> None:
     (pid,) = supervisors(instance)
     os.kill(pid, signal.SIGSTOP)
+    threads = [path / "stat" for path in Path(f"/proc/{pid}/task").iterdir()]
+    eventually(lambda: all(b") T " in stat.read_bytes() for stat in threads))
     client.begin(f"open {SOFTWARE} {CPU_CLOCK} 0 -1 0 -1")
     eventually(lambda: b"298 " in Path(f"/proc/{client.process.pid}/syscall").read_bytes()
                or "seccomp" in Path(f"/proc/{client.process.pid}/wchan").read_text())  # fmt: skip

@@ -17,6 +17,7 @@ from perfkeep.formats.perf_data.reader import PerfData
 from perfkeep.records.cells import Column, Ints
 from perfkeep.records.sample import constant_period
 from perfkeep.records.tasks import Tasks
+from perfkeep.records.unseen import is_unseen
 
 if TYPE_CHECKING:
     from perfkeep.analysis.symbolize import Images, Symbolizer
@@ -64,6 +65,11 @@ class Context:
                 time = offset if self.untimed else clock.time(record, 0) or 0
                 found.append((kind, record, time))
         return sorted(found, key=lambda one: one[2])
+
+    @cached_property
+    def has_unseen(self) -> bool:
+        """True if it is of a PID namespace that does not show all of its tasks."""
+        return any(is_unseen(record) for _, record, _ in self.told)
 
     @cached_property
     def tasks(self) -> Tasks:

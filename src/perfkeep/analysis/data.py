@@ -23,6 +23,7 @@ from perfkeep.records.parts import Kind
 from perfkeep.records.print_format import Printer, printer
 from perfkeep.records.tasks import Tasks
 from perfkeep.records.throttle import Throttled, by_name, sentences, throttled
+from perfkeep.records.unseen import SENTENCE
 from perfkeep.records.writers import Writers
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class Data:
         said += self.file.complaints(self._decoded.end)
         if self.lost:
             said.append(f"{self.lost:,} samples were lost when they were recorded")
+        if self._context.has_unseen:
+            said.append(SENTENCE)
         return said + self.throttling()
 
     def throttling(self) -> list[str]:

@@ -27,6 +27,7 @@ from perfkeep.abi.records import (
 )
 from perfkeep.records.columns import Rows
 from perfkeep.records.timeline import Timeline
+from perfkeep.records.unseen import is_unseen
 
 Ints = NDArray[Any]
 
@@ -135,6 +136,8 @@ class Mappings:
         self._bounds: dict[int, tuple[Ints, Ints]] = {}
         self._changes: list[tuple[int, int, int]] = [(-1, 0, 0)]
         for kind, record, time in found:
+            if is_unseen(record):
+                continue
             if kind == Record.FORK and len(record) >= 24:
                 pid, parent, _, _ = _FORK.unpack_from(record, 8)
                 if pid != parent:

@@ -158,6 +158,8 @@ class Processes:
             self._end(tid)
 
     def _add(self, tid: int, record: bytes | bytearray) -> None:
+        if not tid:  # of any task that the recording's PID namespace does not show
+            return
         task = self._living.get(tid)
         if task is None:
             task = self._living[tid] = bytearray()

@@ -156,6 +156,7 @@ def run(options: argparse.Namespace) -> int:
     from perfkeep.client.sources import parsed
     from perfkeep.records.summary import Source, table
     from perfkeep.records.throttle import sentences, throttled
+    from perfkeep.records.unseen import SENTENCE, is_unseen
     from perfkeep.records.writers import Writers
 
     data = parsed(options.source)
@@ -163,14 +164,20 @@ def run(options: argparse.Namespace) -> int:
     for text in data.complaints(data.end):
         say(text)
     throttles: list[memoryview] = []
+    unseen = False
 
     def records() -> Iterator[tuple[int, memoryview]]:
+        nonlocal unseen
         for kind, record in data.records():
             if kind == Record.THROTTLE:
                 throttles.append(record)
+            elif kind == Record.COMM:
+                unseen = unseen or is_unseen(record)
             yield kind, record
 
     rows = table(sources, records(), options.samples)
+    if unseen:
+        say(SENTENCE)
     writers = Writers((source.attr, source.ids) for source in sources)
     for text in sentences(throttled(throttles, writers), [source.name for source in sources]):
         say(plain(text))

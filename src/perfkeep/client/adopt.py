@@ -25,7 +25,7 @@ from perfkeep.abi.perf_event import Attr, Flag, ReadFormat, Sample
 from perfkeep.client import sideband, taken
 from perfkeep.client.connection import call
 from perfkeep.client.opening import Wanted, kind_of, wanted
-from perfkeep.client.pids import of_process
+from perfkeep.client.pids import of_process, of_program
 from perfkeep.client.recording import Recording, Spec
 from perfkeep.client.taken import RingUsers, Taken, TakenEvent
 from perfkeep.errors import DataError, PerfkeepError, UsageError
@@ -84,8 +84,7 @@ def adopt(pid: int, name: str | None = None, specs: Sequence[Spec] = ()) -> Reco
             kinds, slots, used = _kinds_as_told(rings, told, notes)
         _check_readable(kinds)
         ring = _one_kind_of_ring(rings, notes)
-        program = messages.Program(pid, _comm(pid), taken.follow_tasks(rings))
-        target = messages.Target(program=program)
+        target = of_program(pid, taken.follow_tasks(rings))
         request = messages.Start(name, ring, kinds, slots, target, None, adopted=True)
         started, _ = call("Start", request, [event.fd for event in used])
     finally:
@@ -107,12 +106,6 @@ def _check_readable(kinds: list[messages.Kind]) -> None:
             f"the samples of its {len(kinds)} kinds of event carry no id in one place that tells them "
             "apart, so no reader could: they cannot be adopted"
         )
-
-
-def _comm(pid: int) -> str:
-    with suppress(OSError), open(f"/proc/{pid}/comm", errors="replace") as file:
-        return file.read().strip()
-    return "gone"
 
 
 # --- which rings --------------------------------------------------------------------------------

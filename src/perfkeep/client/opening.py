@@ -16,6 +16,7 @@ from perfkeep.errors import PerfkeepError, SpecError, UsageError
 from perfkeep.events import Event
 from perfkeep.kernel import cgroups, cpus, perf_fd, refusal, tracefs
 from perfkeep.kernel.fd import OwnedFd
+from perfkeep.kernel.pids import pid_namespace
 from perfkeep.kernel.syscalls import perf_event_open
 from perfkeep.wire import messages
 
@@ -115,7 +116,8 @@ def scope(
         raise UsageError("a recording is of a process or of a cgroup, not of both")
     if cgroup == "":
         raise UsageError("no cgroup was named", hint="/ is the one that holds all tasks")
-    target = messages.Target(cgroup=cgroup) if pid is None else of_process(pid)
+    everyone = messages.Target(cgroup=cgroup, pid_namespace=pid_namespace())
+    target = everyone if pid is None else of_process(pid)
     if pid is not None and not os.path.exists(f"/proc/{pid}"):
         raise PerfkeepError(errno.ESRCH, f"there is no process {pid}")
     chosen = cpus.online() if cpu_list is None else cpus.check_online(cpu_list)

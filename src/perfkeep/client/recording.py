@@ -232,6 +232,7 @@ def start(
     """
     from perfkeep.client import limits, opening
     from perfkeep.client import sideband as aside
+    from perfkeep.client.pids import shows_every_task
     from perfkeep.units import parse_size
 
     to = opening.scope(None if cpus is None else tuple(cpus), pid, cgroup)
@@ -257,6 +258,11 @@ def start(
             started = _start(request, opened.fds, spill, spill_every, system)
     finally:
         opened.close()
+    if not shows_every_task(to.target):
+        opened.notes.append(
+            "this process is in a PID namespace of its own: samples of tasks outside of it have the pid 0, and "
+            "neither names nor functions"
+        )
     if sideband:
         opened.notes += aside.add(started.name, opened.kinds, to.target, to.cpus, system=system)
     return Recording(started.name, opened.notes, system=system)

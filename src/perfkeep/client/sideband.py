@@ -15,6 +15,7 @@ from perfkeep.abi.perf_event import Attr, Flag, OpenFlag, Sample, Software, Type
 from perfkeep.abi.records import SAMPLE_ID_WORDS, SAMPLE_WORDS, bits, word_count
 from perfkeep.client import opening
 from perfkeep.client.connection import Connection, call
+from perfkeep.client.pids import are_in_proc, are_of_here
 from perfkeep.errors import Note
 from perfkeep.formats.perf_data.event import EventDesc
 from perfkeep.formats.perf_data.synthesized import process
@@ -118,6 +119,8 @@ def scan(kind: messages.Kind, target: messages.Target) -> OwnedFd:
     """A file in memory with records of what runs now."""
     trailer = 8 * word_count(Attr.unpack(kind.attr).sample_type, SAMPLE_ID_WORDS)
     pids = procfs.pids() if target.pids is None else target.pids
+    if not are_in_proc(target):
+        pids = []
     found = (procfs.process(pid) for pid in pids)
     data = b"".join(b"".join(process(one, trailer)) for one in found if one is not None)
     return sealed("perfkeep-scanned", data)
@@ -140,6 +143,10 @@ def add(
 
     if kind is None:
         return [f"{unnamed}: its events do not say when they were"]
+    if not are_of_here(target):
+        return [
+            f"{unnamed}: its samples have pids of another PID namespace than this process is in"
+        ]
     error = _add(ask, name, kind, target, cpus)
     return [Note.of(error, unnamed)] if error else []
 

@@ -21,6 +21,7 @@ from perfkeep.client.adopted import disabled_by_program
 from perfkeep.client.aside import AsideFile
 from perfkeep.client.clocks import ahead_ns
 from perfkeep.client.connection import Connection, again
+from perfkeep.client.pids import are_in_proc, shows_every_task
 from perfkeep.client.sideband import described
 from perfkeep.errors import PerfkeepError
 from perfkeep.formats.perf_data import Coverage, EventDesc, RingCopy, Window, write_snapshot
@@ -28,6 +29,7 @@ from perfkeep.formats.perf_data.coverage import Clock, cut
 from perfkeep.formats.perf_data.told import without_mappings
 from perfkeep.kernel import procfs
 from perfkeep.kernel.sysctl import most_frames
+from perfkeep.records import unseen
 from perfkeep.records.bound import longest
 from perfkeep.units import parse_duration
 from perfkeep.wire import instance, messages
@@ -266,14 +268,20 @@ class Context:
     def __init__(self, begun: messages.Snapshot, told: bytes) -> None:
         self.events = [describe(kind) for kind in begun.kinds]
         self.longest = max_record(kind.kind for kind in begun.kinds)
-        self._wanted: set[int] | None = None
+        self._target = begun.recording.target
+        self._wanted: set[int] | None = None if are_in_proc(self._target) else set()
         if begun.sideband is not None:
             self.events += described(begun.sideband.event)
-            if begun.sideband.complete:  # who is known need not be looked for
+            if (
+                begun.sideband.complete and self._wanted is None
+            ):  # who is known need not be looked for
                 self._wanted = without_mappings(memoryview(told))
 
     def host(self) -> procfs.Host:
-        return procfs.scan(self._wanted)
+        host = procfs.scan(self._wanted)
+        if not shows_every_task(self._target):
+            host.processes.append(procfs.Process(0, {0: unseen.NAME.encode()}, []))
+        return host
 
 
 def begin(name: str, system: bool = False) -> tuple[Connection, messages.Snapshot, bytes]:

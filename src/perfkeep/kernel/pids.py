@@ -1,13 +1,21 @@
-"""The PID namespace that this process is in."""
+"""The PID namespaces of this process and of others."""
 
 from __future__ import annotations
 
 import os
 
+#: PROC_PID_INIT_INO of include/linux/proc_ns.h: the inode of the one that shows every task.
+EVERY_TASK = 0xEFFFFFFC
 
-def pid_namespace() -> int:
-    """The inode of the PID namespace that this process is in: what its pids are numbers of."""
-    return os.stat("/proc/self/ns/pid").st_ino
+
+def pid_namespace(pid: int | None = None) -> int:
+    """The inode of the PID namespace that a process is in, this one or another: what the pids that it
+    sees are numbers of.
+
+    Raises:
+        OSError: there is no such process, or its namespaces may not be seen.
+    """
+    return os.stat(f"/proc/{'self' if pid is None else pid}/ns/pid").st_ino
 
 
 def proc_shows_own_pids() -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from perfkeep.abi.perf_event import Attr
 from perfkeep.abi.records import Record
 from perfkeep.records.groups import carries_counts, parts
+from perfkeep.records.unseen import NAME, is_unseen
 from perfkeep.records.writers import Writers
 
 _TWO = struct.Struct("=II")
@@ -84,7 +85,7 @@ def table(
     tasks.settle()
     shares = _shares(known, counts if count_samples else weights)
     rows = [
-        Row(tasks.called(pid), pid, [own.get(pid, 0) for own in counts], shares.get(pid))
+        Row(tasks.called(pid), _signed(pid), [own.get(pid, 0) for own in counts], shares.get(pid))
         for pid in dict.fromkeys(chain.from_iterable(counts))
     ]
     return sorted(rows, key=lambda row: (-(row.share or 0), -sum(row.samples)))
@@ -107,20 +108,27 @@ class _Names:
             if len(record) < 16:
                 continue
             pid, other = _TWO.unpack_from(record, 8)
-            if kind == Record.COMM and pid == other:
+            if is_unseen(record):
+                self._names[0] = NAME
+            elif kind == Record.COMM and pid == other:
                 self._names[pid] = bytes(record[16:]).split(b"\0")[0].decode(errors="replace")
             elif kind == Record.FORK and pid != other:  # a thread has its process for a parent
                 self._parents[pid] = other
-                if other in self._names:
+                if other and other in self._names:
                     self._names[pid] = self._names[other]
 
     def called(self, pid: int) -> str:
         """The process's own name, or the one that it has from its parent."""
         ancestor, seen = pid, set[int]()
-        while ancestor not in self._names and ancestor in self._parents and ancestor not in seen:
+        while ancestor not in self._names and self._parents.get(ancestor) and ancestor not in seen:
             seen.add(ancestor)
             ancestor = self._parents[ancestor]
-        return self._names.get(ancestor, f":{pid}")
+        return self._names.get(ancestor, f":{_signed(pid)}")
+
+
+def _signed(pid: int) -> int:
+    """The pid as it is printed: that of a task that has gone is -1."""
+    return pid - (pid >> 31 << 32)
 
 
 def _shares(sources: list[Source], weights: Sequence[Mapping[int, int]]) -> dict[int, float]:

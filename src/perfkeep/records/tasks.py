@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from perfkeep.abi.records import Record
 from perfkeep.records.cells import Column, Texts
 from perfkeep.records.timeline import Timeline
+from perfkeep.records.unseen import NAME, is_unseen
 
 Ints = NDArray[Any]
 
@@ -33,20 +34,22 @@ class Tasks:
     """
 
     def __init__(self, found: Iterable[tuple[int, memoryview, int]]) -> None:
-        #: Each name once; the first is that of the idle task.
+        #: Each name once; the first is that of thread 0, the idle task.
         self.names: list[str] = ["swapper"]
         self._codes = {"swapper": 0}
         events = [(0, 0, 0)]  # tid, time, code
         now: dict[int, int] = {0: 0}
         for kind, record, time in found:
-            if kind == Record.COMM and len(record) > 16:
+            if is_unseen(record):
+                self.names[0] = NAME
+            elif kind == Record.COMM and len(record) > 16:
                 _, tid = _COMM.unpack_from(record, 8)
                 text = bytes(record[16:]).split(b"\0")[0].decode(errors="replace")
                 now[tid] = self._code(text)
                 events.append((tid, time, now[tid]))
             elif kind == Record.FORK and len(record) >= 32:
                 _, _, tid, parent = _FORK.unpack_from(record, 8)
-                if parent in now:
+                if parent and parent in now:
                     now[tid] = now[parent]
                     events.append((tid, time, now[tid]))
         self._timeline, self._texts = Timeline(events), Texts(self.names)

@@ -124,11 +124,12 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """The tasks that a recording follows. At most one member is set; with none it is every task.
+    """The tasks that a recording follows. At most one of `pids`, `cgroup` and `program` is set; with none
+    it is every task.
 
-    `pids`: these processes with all their threads, and what they fork; numbers of the PID namespace
-    whose inode is `pid_namespace`. `cgroup`: a path.
+    `pids`: these processes with all their threads, and what they fork. `cgroup`: a path.
     `program`: the events were opened by it and adopted; each belongs to a CPU or follows tasks.
+    `pid_namespace`: the inode of the PID namespace whose numbers the pids are, those in samples, too.
     """
 
     pids: Annotated[list[Pid], msgspec.Meta(min_length=1, max_length=4096)] | None = None
