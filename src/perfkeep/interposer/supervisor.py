@@ -107,12 +107,17 @@ class Supervisor:
         the next. Until a call has been received, a signal with a handler ends it (EINTR)."""
         for _ in range(_RECEIVERS):
             threading.Thread(target=self._receive_all, daemon=True).start()
+        self._end().poll()
+
+    def _end(self) -> select.poll:
+        """Reports that every program under the filter has exited; for one thread."""
         poll = select.poll()
         poll.register(self.listener.fileno(), 0)  # POLLHUP is reported nevertheless
-        poll.poll()
+        return poll
 
     def _receive_all(self) -> None:
         process.prefer_this_thread()
+        end = self._end()
         while True:
             try:
                 call = seccomp.receive(self.listener.fileno())
@@ -121,6 +126,8 @@ class Supervisor:
                 os._exit(1)  # calls then give ENOSYS instead of waiting for ever
             if call is not None:
                 self._next(call)
+            elif end.poll(0):
+                return  # or this would go round and round, before the thread that ends it all
 
     def _next(self, call: Notification) -> None:
         answer: Answer | Handler = GO_ON
