@@ -176,7 +176,9 @@ def test_in_a_container_the_documented_capabilities_are_enough(
         timeout=60,
     )
     assert "capabilities ipc_lock, for children perfmon" in done.stdout, done.stdout + done.stderr
-    assert "ended with 0" in done.stdout and not done.stderr
+    assert "ended with 0" in done.stdout
+    (note,) = done.stderr.splitlines()
+    assert note.startswith("perfkeep: this process is in a PID namespace of its own: ")
     assert (tmp_path / "flight.data").stat().st_size > 1000
 
 
